@@ -1,0 +1,67 @@
+//! `/v1/devices`: list them, tell the story of one, let one come back.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::{Deserialize, Serialize};
+
+use super::Api;
+use super::device_cas::ACTOR;
+use super::error::ApiError;
+use super::selection::FactoryQuery;
+use crate::ledger::{DevicePage, DeviceStory};
+use crate::model::DeviceName;
+
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
+
+#[derive(Deserialize)]
+pub(super) struct PageQuery {
+    after: Option<String>,
+    limit: Option<u32>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Allowed {
+    device: String,
+    allowed_once: bool,
+}
+
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<DevicePage>, ApiError> {
+    let trust = query.select(&api.active.load())?;
+    let after = page.after.unwrap_or_default();
+    let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    Ok(Json(api.ledger.devices(trust.factory.id, &after, limit).await?))
+}
+
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Path(name): Path<String>,
+) -> Result<Json<DeviceStory>, ApiError> {
+    let trust = query.select(&api.active.load())?;
+    let story = api.ledger.device(trust.factory.id, &DeviceName::parse(&name)?).await?;
+    story.map(Json).ok_or_else(unknown_device)
+}
+
+pub(super) async fn allow(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Path(name): Path<String>,
+) -> Result<Json<Allowed>, ApiError> {
+    let trust = query.select(&api.active.load())?;
+    let device = DeviceName::parse(&name)?;
+    if !api.ledger.allow_device(trust.factory.id, &device, ACTOR).await? {
+        return Err(unknown_device());
+    }
+    Ok(Json(Allowed { device: name, allowed_once: true }))
+}
+
+fn unknown_device() -> ApiError {
+    ApiError::not_found("there is no such device")
+}

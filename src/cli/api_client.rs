@@ -1,0 +1,102 @@
+//! Calls the API of a running server.
+
+use anyhow::{Context, bail};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Uri};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use super::Global;
+use crate::client;
+use crate::config::ServeOverrides;
+
+const HTTP_PORT: u16 = 80;
+
+/// The API of one server, with the token to use it.
+pub(super) struct ApiClient {
+    host: String,
+    token: Zeroizing<String>,
+    factory: Option<String>,
+}
+
+impl ApiClient {
+    /// The server of `--url`, with the token of `ESTD_TOKEN` or of the data folder.
+    pub(super) fn new(global: &Global) -> anyhow::Result<Self> {
+        let uri: Uri = global.url.parse().with_context(|| format!("--url {}", global.url))?;
+        if uri.scheme_str() != Some("http") {
+            bail!("--url {}: must begin with http:// (reach a remote API by a tunnel)", global.url);
+        }
+        let host = uri.host().with_context(|| format!("--url {}: no host", global.url))?;
+        let host = format!("{host}:{}", uri.port_u16().unwrap_or(HTTP_PORT));
+        Ok(Self { host, token: token(global)?, factory: global.factory.clone() })
+    }
+
+    /// Gets `/v1/PATH`.
+    pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
+        self.send(Method::GET, path, query, None).await
+    }
+
+    /// Posts to `/v1/PATH`.
+    pub(super) async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
+        self.send(Method::POST, path, &[], Some(body)).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<Value>,
+    ) -> anyhow::Result<Value> {
+        let factory = self.factory.iter().map(|name| ("factory", name.clone()));
+        let query: Vec<String> = query
+            .iter()
+            .cloned()
+            .chain(factory)
+            .map(|(key, value)| format!("{key}={}", percent_encode(&value)))
+            .collect();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/{path}?{}", query.join("&")))
+            .header(HOST, &self.host)
+            .header(AUTHORIZATION, format!("Bearer {}", *self.token))
+            .header(CONTENT_TYPE, "application/json");
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let request = request.body(Full::from(Bytes::from(body)))?;
+        let mut sender = client::open_plain(&self.host)
+            .await
+            .context("is the server running? (`estd serve`; or say where by --url)")?;
+        let answer = client::exchange(&mut sender, request).await?;
+        let value: Value = serde_json::from_slice(&answer.body)
+            .with_context(|| format!("http://{} is not the API of estd", self.host))?;
+        if answer.status.is_success() {
+            return Ok(value);
+        }
+        bail!("{}", value.get("message").and_then(Value::as_str).unwrap_or("no reason given"))
+    }
+}
+
+fn token(global: &Global) -> anyhow::Result<Zeroizing<String>> {
+    if let Ok(token) = std::env::var("ESTD_TOKEN") {
+        return Ok(Zeroizing::new(token));
+    }
+    let path = global.config(&ServeOverrides::default())?.admin_token_file();
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!("no ESTD_TOKEN, and no admin token in {} (--data-dir)", path.display())
+    })?;
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// A path segment or query value: everything but unreserved characters as `%XX` (RFC 3986 §2.1).
+pub(super) fn percent_encode(text: &str) -> String {
+    let encode = |byte: u8| {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            char::from(byte).to_string()
+        } else {
+            format!("%{byte:02X}")
+        }
+    };
+    text.bytes().map(encode).collect()
+}

@@ -1,0 +1,156 @@
+//! `estd client`: an EST client for devices and for trying a server out.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use aws_lc_rs::rand::SystemRandom;
+use clap::Subcommand;
+use data_encoding::BASE64;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{Global, output, read_file};
+use crate::client::{EstClient, Identity};
+use crate::keys::SigningKey;
+use crate::pki::{self, Certificate, Extension, UnsignedRequest};
+
+#[derive(Subcommand)]
+pub(super) enum Client {
+    /// Fetch the CA certificates and print them as PEM
+    Cacerts {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Enrol for a new key, authenticated by a certificate that the device has
+    Enroll(Enrolment),
+    /// Replace the device's certificate by one for a new key
+    Reenroll(Enrolment),
+}
+
+#[derive(clap::Args)]
+pub(super) struct ServerArgs {
+    /// The server: https://HOST[:PORT][/.well-known/est[/LABEL]]
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// The root to trust, PEM
+    #[arg(long, value_name = "FILE")]
+    root: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Enrolment {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The device's present certificate, PEM
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Where the new certificate goes
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Where the new key (P-256) goes
+    #[arg(long, value_name = "FILE")]
+    out_key: PathBuf,
+    /// Bind the request to its TLS session (RFC 9266) by a challengePassword; needs TLS 1.3
+    #[arg(long)]
+    bind: bool,
+}
+
+impl Client {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        match self {
+            Self::Cacerts { server } => cacerts(&server, global).await,
+            Self::Enroll(enrolment) => enrolment.run("simpleenroll", global).await,
+            Self::Reenroll(enrolment) => enrolment.run("simplereenroll", global).await,
+        }
+    }
+}
+
+impl ServerArgs {
+    fn client(&self, identity: Option<&Identity>) -> anyhow::Result<EstClient> {
+        let roots = Certificate::from_pem(&read_file(&self.root)?)
+            .with_context(|| self.root.display().to_string())?;
+        Ok(EstClient::new(&self.server, &roots, identity)?)
+    }
+}
+
+async fn cacerts(server: &ServerArgs, global: &Global) -> anyhow::Result<()> {
+    let certificates = server.client(None)?.connect().await?.cacerts().await?;
+    let pems: Result<Vec<String>, _> =
+        certificates.iter().map(|one| pki::to_pem("CERTIFICATE", one.der())).collect();
+    if global.json {
+        return output::json(&json!({ "certificates": pems? }));
+    }
+    output::line(pems?.concat().trim_end())
+}
+
+impl Enrolment {
+    async fn run(self, operation: &str, global: &Global) -> anyhow::Result<()> {
+        let identity = self.identity()?;
+        let client = self.server.client(Some(&identity))?;
+        let mut connection = client.connect().await?;
+        let binding = match (self.bind, connection.channel_binding()) {
+            (false, _) => None,
+            (true, Some(binding)) => Some(BASE64.encode(&binding)),
+            (true, None) => anyhow::bail!("--bind needs TLS 1.3, which the server does not speak"),
+        };
+        // The key is on disk before the server knows of it: a certificate without its key would be
+        // of no use, a key without its certificate does no harm.
+        let random = SystemRandom::new();
+        let key = SigningKey::generate(&random)?;
+        output::write_secret(&self.out_key, &key.to_pem()?)?;
+        let request = request(&identity.certificate, &key, binding.as_deref(), &random)?;
+        let issued = match operation {
+            "simpleenroll" => connection.enroll(&request).await?,
+            _ => connection.reenroll(&request).await?,
+        };
+        output::write_new(&self.out, &pki::to_pem("CERTIFICATE", issued.der())?)?;
+        let until = issued.validity().not_after;
+        if global.json {
+            return output::json(&json!({
+                "subject": issued.subject().to_string(),
+                "serial": issued.serial().to_string(),
+                "not_after": until,
+                "sha256": issued.fingerprint().to_string(),
+            }));
+        }
+        output::line(&format!("{} until {until}", issued.subject()))
+    }
+
+    fn identity(&self) -> anyhow::Result<Identity> {
+        let certificate = first(&self.cert)?;
+        let pem = Zeroizing::new(read_file(&self.key)?);
+        let key = PrivateKeyDer::from_pem_slice(&pem)
+            .map_err(|why| anyhow::anyhow!("{}: {why:?}", self.key.display()))?;
+        Ok(Identity { certificate, key: Zeroizing::new(key.secret_der().to_vec()) })
+    }
+}
+
+fn first(path: &Path) -> anyhow::Result<Certificate> {
+    let certificates =
+        Certificate::from_pem(&read_file(path)?).with_context(|| path.display().to_string())?;
+    certificates.into_iter().next().context("no certificate")
+}
+
+/// A request for what `certificate` says, with another key.
+fn request(
+    certificate: &Certificate,
+    key: &SigningKey,
+    challenge_password: Option<&str>,
+    random: &SystemRandom,
+) -> anyhow::Result<Vec<u8>> {
+    let name = certificate.extensions().subject_alt_name.as_deref();
+    let extensions: Vec<Extension> =
+        name.map(|value| Extension::subject_alt_name(value, false)).into_iter().collect();
+    let request = UnsignedRequest {
+        subject: certificate.subject(),
+        public_key: key.public_key(),
+        extensions: &extensions,
+        challenge_password,
+    };
+    Ok(key.sign(request.to_be_signed(key.algorithm())?, random)?)
+}

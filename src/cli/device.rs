@@ -1,0 +1,96 @@
+//! `estd device`.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::api_client::{ApiClient, percent_encode};
+use super::{Global, output};
+
+#[derive(Subcommand)]
+pub(super) enum Device {
+    /// List the devices and their current credentials
+    List,
+    /// Tell the story of one device
+    Show {
+        /// Its name: the common name of its subject
+        name: String,
+    },
+    /// Let a device come back once with a certificate that is unknown or was replaced
+    Allow {
+        /// Its name: the common name of its subject
+        name: String,
+    },
+}
+
+impl Device {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        let api = ApiClient::new(global)?;
+        match self {
+            Self::List => list(global, &api).await,
+            Self::Show { name } => {
+                let path = format!("devices/{}", percent_encode(&name));
+                show(global, &api.get(&path, &[]).await?)
+            }
+            Self::Allow { name } => {
+                let path = format!("devices/{}/allow", percent_encode(&name));
+                let answer = api.post(&path, json!({})).await?;
+                if global.json {
+                    return output::json(&answer);
+                }
+                output::line("The device may come back once with whatever certificate it has.")
+            }
+        }
+    }
+}
+
+async fn list(global: &Global, api: &ApiClient) -> anyhow::Result<()> {
+    let mut devices = Vec::new();
+    let mut after = String::new();
+    loop {
+        let query = [("limit", "1000".to_owned()), ("after", after.clone())];
+        let page = api.get("devices", &query).await?;
+        devices.extend(page.get("devices").and_then(Value::as_array).cloned().unwrap_or_default());
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) => next.clone_into(&mut after),
+            None => break,
+        }
+    }
+    if global.json {
+        return output::json(&json!({ "devices": devices }));
+    }
+    let keys = ["name", "device_ca", "expires_at", "pending", "last_seen_at"];
+    let rows: Vec<_> =
+        devices.iter().map(|device| keys.map(|key| output::field(device, key))).collect();
+    output::table(["DEVICE", "DEVICE CA", "UNTIL", "PENDING", "LAST SEEN"], &rows)
+}
+
+fn show(global: &Global, story: &Value) -> anyhow::Result<()> {
+    if global.json {
+        return output::json(story);
+    }
+    output::line(&format!("Device      {}", output::field(story, "name")))?;
+    output::line(&format!("Registered  {}", output::field(story, "registered_at")))?;
+    output::line(&format!("Last seen   {}", output::field(story, "last_seen_at")))?;
+    if story.get("allowed_once") == Some(&Value::Bool(true)) {
+        output::line("May come back once with whatever certificate it has")?;
+    }
+    let credentials = story.get("credentials").and_then(Value::as_array).cloned();
+    let keys = [
+        "state",
+        "serial",
+        "device_ca",
+        "key_algorithm",
+        "issued_by",
+        "recorded_at",
+        "first_used_at",
+        "not_after",
+    ];
+    let rows: Vec<_> = credentials
+        .unwrap_or_default()
+        .iter()
+        .map(|credential| keys.map(|key| output::field(credential, key)))
+        .collect();
+    let head =
+        ["STATE", "SERIAL", "DEVICE CA", "KEY", "ISSUED BY", "RECORDED", "FIRST USED", "UNTIL"];
+    output::table(head, &rows)
+}

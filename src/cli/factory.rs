@@ -1,0 +1,252 @@
+//! `estd factory`: the first-time set-up opens the ledger itself; `show` asks the server.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use aws_lc_rs::rand::SystemRandom;
+use clap::Subcommand;
+use serde_json::Value;
+
+use super::api_client::ApiClient;
+use super::{Global, output, read_file};
+use crate::clock::UnixTime;
+use crate::config::ServeOverrides;
+use crate::factory::{self, Locals, RequestedKey, classify, pending_requests, request_keys};
+use crate::keys::KeyEncryptionKey;
+use crate::ledger::{Ledger, NewFactory};
+use crate::model::{self, FactoryName, HostName};
+use crate::pki::{self, Certificate};
+use crate::serve::{make_data_dir, open_ledger};
+
+/// Who the audit log names for what is done on the server's own host.
+const ACTOR: &str = "command line";
+
+#[derive(Subcommand)]
+pub(super) enum Factory {
+    /// Make a development Factory: a root of its own signs everything at once
+    Init {
+        #[command(flatten)]
+        new: New,
+        /// Where the root's key goes; it is kept nowhere else
+        #[arg(long, value_name = "FILE", default_value = "root.key")]
+        root_key: PathBuf,
+        /// Where the root's certificate goes, for devices and operators to trust
+        #[arg(long, value_name = "FILE", default_value = "root.pem")]
+        root: PathBuf,
+    },
+    /// Make keys and write the requests for an offline root to sign: est-tls.csr, tls.csr,
+    /// device-ca.csr
+    Csr {
+        #[command(flatten)]
+        new: New,
+        /// Where the requests go
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        out: PathBuf,
+    },
+    /// Take in the root and what it has signed, in any order, all or nothing
+    Install {
+        /// PEM files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The Factory, where there are several
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Show the Factories of the running server
+    Show,
+}
+
+/// A Factory to be made.
+#[derive(clap::Args)]
+pub(super) struct New {
+    /// The Factory's name: the OU of its devices' subjects
+    #[arg(long)]
+    name: String,
+    /// The DNS name under which devices reach the EST listener
+    #[arg(long, value_name = "HOST")]
+    est_host: String,
+    /// The DNS name of the device gateway [default: the EST host]
+    #[arg(long, value_name = "HOST")]
+    gateway_host: Option<String>,
+    /// Accept devices whose subject has another OU than the Factory's name
+    #[arg(long)]
+    any_ou: bool,
+}
+
+/// What the set-up commands work on.
+struct SetUp {
+    ledger: Ledger,
+    key_encryption: KeyEncryptionKey,
+}
+
+impl Factory {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        match self {
+            Self::Init { new, root_key, root } => {
+                for path in [&root_key, &root] {
+                    if path.exists() {
+                        bail!("{} is there already and is not overwritten", path.display());
+                    }
+                }
+                let set_up = SetUp::open(global).await?;
+                let made = set_up.init(&new).await;
+                set_up.ledger.close().await;
+                let factory::DevelopmentRoot(authority) = made?;
+                output::write_secret(&root_key, &authority.key().to_pem()?)?;
+                output::write_new(
+                    &root,
+                    &pki::to_pem("CERTIFICATE", authority.certificate().der())?,
+                )?;
+                output::line(&format!("The Factory {} is ready.", new.name))?;
+                output::line(&format!("  {}  the root, for devices to trust", root.display()))?;
+                let key = root_key.display();
+                output::line(&format!("  {key}  the root's key: keep it offline, it is yours"))
+            }
+            Self::Csr { new, out } => {
+                let set_up = SetUp::open(global).await?;
+                let requests = set_up.request(&new).await;
+                set_up.ledger.close().await;
+                std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+                for request in requests? {
+                    let path = out.join(format!("{}.csr", request.key.as_str()));
+                    std::fs::write(&path, &request.pem)
+                        .with_context(|| path.display().to_string())?;
+                    output::line(&path.display().to_string())?;
+                }
+                Ok(())
+            }
+            Self::Install { files, name } => {
+                let mut certificates = Vec::new();
+                for file in &files {
+                    let read = Certificate::from_pem(&read_file(file)?);
+                    certificates.extend(read.with_context(|| file.display().to_string())?);
+                }
+                let set_up = SetUp::open(global).await?;
+                let name = name.or_else(|| global.factory.clone());
+                let installed = set_up.install(&certificates, name.as_deref()).await;
+                set_up.ledger.close().await;
+                let (count, missing) = installed?;
+                output::line(&format!("Installed: {count} of {}", certificates.len()))?;
+                if missing.is_empty() {
+                    return output::line("Nothing is missing: `estd serve` serves this Factory.");
+                }
+                output::line(&format!("Still waiting for the root: {}", missing.join(", ")))
+            }
+            Self::Show => show(global).await,
+        }
+    }
+}
+
+impl New {
+    fn parse(&self) -> anyhow::Result<NewFactory> {
+        let gateway_host = self.gateway_host.as_ref().unwrap_or(&self.est_host);
+        Ok(NewFactory {
+            name: FactoryName::parse(&self.name).context("--name")?,
+            est_host: HostName::parse(&self.est_host).context("--est-host")?,
+            gateway_host: HostName::parse(gateway_host).context("--gateway-host")?,
+            any_organizational_unit: self.any_ou,
+        })
+    }
+}
+
+impl SetUp {
+    async fn open(global: &Global) -> anyhow::Result<Self> {
+        let config = global.config(&ServeOverrides::default())?;
+        make_data_dir(&config.data_dir)?;
+        Ok(Self {
+            key_encryption: KeyEncryptionKey::open_or_create(&config.key_file())?,
+            ledger: open_ledger(&config).await?,
+        })
+    }
+
+    async fn init(&self, new: &New) -> anyhow::Result<factory::DevelopmentRoot> {
+        let random = SystemRandom::new();
+        let new = new.parse()?;
+        factory::init(&self.ledger, &self.key_encryption, new, &random, ACTOR).await
+    }
+
+    async fn request(&self, new: &New) -> anyhow::Result<Vec<factory::PendingRequest>> {
+        let new = new.parse()?;
+        let name = new.name.to_string();
+        let factory = match self.find(Some(&name)).await {
+            Ok(known) if known.root.is_some() => bail!(
+                "the Factory {name} has its root already; another Device CA is requested by \
+                 `estd device-ca add --online`"
+            ),
+            Ok(known) => known,
+            Err(_) => {
+                self.ledger.add_factory(new, ACTOR).await?;
+                self.find(Some(&name)).await?
+            }
+        };
+        let (random, all) = (SystemRandom::new(), &RequestedKey::ALL);
+        request_keys(&self.ledger, &self.key_encryption, &factory, all, &random, ACTOR).await?;
+        Ok(pending_requests(&self.ledger, &factory).await?)
+    }
+
+    /// Installs, and gives how many certificates were new and what is still missing.
+    async fn install(
+        &self,
+        certificates: &[Certificate],
+        name: Option<&str>,
+    ) -> anyhow::Result<(usize, Vec<&'static str>)> {
+        let factory = self.find(name).await?;
+        let pending = pending_requests(&self.ledger, &factory).await?;
+        let now = UnixTime::now();
+        let found = classify(certificates, &factory, &pending, Locals::Refuse, now)?;
+        self.ledger.install(factory.id, &found, ACTOR).await?;
+        let missing = pending_requests(&self.ledger, &factory).await?;
+        Ok((found.len(), missing.iter().map(|request| request.key.as_str()).collect()))
+    }
+
+    async fn find(&self, name: Option<&str>) -> anyhow::Result<model::Factory> {
+        let mut factories: Vec<_> =
+            self.ledger.factories().await?.into_iter().map(|trust| trust.factory).collect();
+        if let Some(name) = name {
+            factories.retain(|factory| factory.name.as_str() == name);
+        }
+        match (factories.pop(), factories.is_empty()) {
+            (None, _) => bail!("there is no such Factory: `estd factory csr` or `init` makes one"),
+            (Some(only), true) => Ok(only),
+            (Some(_), false) => bail!("there are several Factories: name one by --name"),
+        }
+    }
+}
+
+async fn show(global: &Global) -> anyhow::Result<()> {
+    let answer = ApiClient::new(global)?.get("factories", &[]).await?;
+    if global.json {
+        return output::json(&answer);
+    }
+    let factories = answer.get("factories").and_then(Value::as_array).cloned().unwrap_or_default();
+    if factories.is_empty() {
+        return output::line("There is no Factory yet: `estd factory init` or `csr` makes one.");
+    }
+    for factory in factories {
+        let (name, est) = (output::field(&factory, "name"), output::field(&factory, "est_host"));
+        output::line(&format!("Factory {name}, EST host {est}"))?;
+        let mut rows = Vec::new();
+        for (key, what) in [("root", "root"), ("est_tls", "est-tls"), ("tls", "tls")] {
+            rows.push(row(what, factory.get(key).unwrap_or(&Value::Null), "-"));
+        }
+        let cas = factory.get("device_cas").and_then(Value::as_array).cloned();
+        for ca in cas.unwrap_or_default() {
+            rows.push(row("device-ca", &ca, &output::field(&ca, "state")));
+        }
+        output::table(["CERTIFICATE", "SUBJECT", "SERIAL", "KEY", "UNTIL", "STATE"], &rows)?;
+    }
+    Ok(())
+}
+
+fn row(what: &str, certificate: &Value, state: &str) -> [String; 6] {
+    let field = |key| output::field(certificate, key);
+    let state = if certificate.is_null() { "missing" } else { state };
+    [
+        what.to_owned(),
+        field("subject"),
+        field("serial"),
+        field("key_algorithm"),
+        field("not_after"),
+        state.to_owned(),
+    ]
+}

@@ -1,0 +1,121 @@
+//! The command line: one file per command.
+
+mod api_client;
+mod audit;
+mod client;
+mod demo;
+mod device;
+mod device_ca;
+mod factory;
+mod output;
+mod serve;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::config::{Config, Overrides, ServeOverrides, Written};
+
+/// A self-hosted EST (RFC 7030) certificate rotation server for device fleets
+#[derive(Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: Global,
+}
+
+/// What every command takes.
+#[derive(Clone, clap::Args)]
+struct Global {
+    #[command(flatten)]
+    config: Overrides,
+    /// Write JSON instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    /// The server's API
+    #[arg(
+        long,
+        env = "ESTD_URL",
+        global = true,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    url: String,
+    /// The Factory, where there are several
+    #[arg(long, env = "ESTD_FACTORY", global = true, value_name = "NAME")]
+    factory: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server
+    Serve(serve::Serve),
+    /// Watch a fleet of simulated devices rotate its certificates, in a temporary folder
+    Demo(demo::Demo),
+    /// Set a Factory up: its root, its server certificates, its first Device CA
+    #[command(subcommand)]
+    Factory(factory::Factory),
+    /// The Factory's Device CAs
+    #[command(subcommand)]
+    DeviceCa(device_ca::DeviceCa),
+    /// The Factory's devices
+    #[command(subcommand)]
+    Device(device::Device),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(audit::Audit),
+    /// An EST client
+    #[command(subcommand)]
+    Client(client::Client),
+}
+
+/// Runs the command of this process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(why) => return failed(&why.into()),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(code) => code,
+        Err(why) => failed(&why),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let global = cli.global;
+    let done = match cli.command {
+        Command::Serve(command) => command.run(&global).await,
+        Command::Demo(command) => command.run().await,
+        Command::Factory(command) => command.run(&global).await,
+        Command::DeviceCa(command) => command.run(&global).await,
+        Command::Device(command) => command.run(&global).await,
+        Command::Audit(command) => return command.run(&global).await,
+        Command::Client(command) => command.run(&global).await,
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn failed(why: &anyhow::Error) -> ExitCode {
+    eprintln!("estd: {why:#}");
+    ExitCode::FAILURE
+}
+
+impl Global {
+    /// The configuration that this command runs by.
+    fn config(&self, serve: &ServeOverrides) -> anyhow::Result<Config> {
+        let written = Written::read(&self.config, serve)?;
+        Config::from_written(written).map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            anyhow::anyhow!("the configuration cannot be used:\n  {}", lines.join("\n  "))
+        })
+    }
+}
+
+/// Reads a file that an argument names.
+fn read_file(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| path.display().to_string())
+}

@@ -1,0 +1,70 @@
+//! What commands print. Everything that came from a device is escaped: it ends on a terminal.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// Prints JSON, indented.
+pub(super) fn json(value: &Value) -> anyhow::Result<()> {
+    line(&serde_json::to_string_pretty(value)?)
+}
+
+/// Prints a line. A reader that went away, `head` for instance, is no error.
+pub(super) fn line(text: &str) -> anyhow::Result<()> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => Ok(other?),
+    }
+}
+
+/// Prints rows below a head, in columns.
+pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> anyhow::Result<()> {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        let head = head.get(column).map_or(0, |cell| cell.chars().count());
+        cells.chain([head]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let print = |cells: Vec<&str>| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        line(padded.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    print(head.to_vec())?;
+    rows.iter().try_for_each(|row| print(row.iter().map(String::as_str).collect()))
+}
+
+/// A field of a JSON object as text: strings bare, absent ones as `-`, control characters escaped.
+pub(super) fn field(object: &Value, key: &str) -> String {
+    let text = match object.get(key) {
+        None | Some(Value::Null) => return "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let escape = |c: char| {
+        if c.is_control() { c.escape_default().to_string() } else { c.into() }
+    };
+    text.chars().map(escape).collect()
+}
+
+/// Writes a new file that only its owner can read; one that is there is never overwritten.
+pub(super) fn write_secret(path: &Path, contents: &str) -> anyhow::Result<()> {
+    create(path, contents, 0o600)
+}
+
+/// Writes a new file; one that is there is never overwritten.
+pub(super) fn write_new(path: &Path, contents: &str) -> anyhow::Result<()> {
+    create(path, contents, 0o644)
+}
+
+fn create(path: &Path, contents: &str, mode: u32) -> anyhow::Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.write_all(contents.as_bytes())?;
+        file.sync_all()
+    };
+    write().with_context(|| path.display().to_string())
+}

@@ -1,0 +1,50 @@
+//! `estd serve`.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::error;
+
+use super::{Global, output};
+use crate::config::ServeOverrides;
+use crate::serve::Server;
+use crate::telemetry;
+
+#[derive(clap::Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    overrides: ServeOverrides,
+    /// Only say whether the configuration can be used, and what it means
+    #[arg(long)]
+    check: bool,
+}
+
+impl Serve {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        let config = global.config(&self.overrides)?;
+        if self.check {
+            let labels: Vec<&str> =
+                config.profiles.labelled.keys().map(|label| label.as_str()).collect();
+            output::line("The configuration can be used.")?;
+            output::line(&format!("data_dir    {}", config.data_dir.display()))?;
+            output::line(&format!("est.listen  {}", config.est_listen))?;
+            output::line(&format!("api.listen  {}", config.api_listen))?;
+            return output::line(&format!("est.labels  {}", labels.join(", ")));
+        }
+        telemetry::start_logging(config.log_format, &config.log_filter)?;
+        // Before the start, so that a signal that comes early is not lost.
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let server = Server::start(config).await?;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => if let Err(why) = server.reload().await {
+                    error!(error = format!("{why:#}"), "cannot reload; what was in use stays");
+                },
+            }
+        }
+        server.stop().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! EST over one TLS connection.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Uri};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use zeroize::Zeroizing;
+
+use super::http::{self, Answer};
+use super::trust::tls_config;
+use super::{ClientError, exchange};
+use crate::pki::{Certificate, from_est_text, read_certs_only, to_est_text};
+
+const DEFAULT_PATH: &str = "/.well-known/est";
+const HTTPS_PORT: u16 = 443;
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// A certificate and its private key, in DER of any kind that TLS can use.
+pub struct Identity {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// The private key.
+    pub key: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Identity({})", self.certificate.subject())
+    }
+}
+
+/// A client of one EST server.
+#[derive(Clone)]
+pub struct EstClient {
+    host: String,
+    port: u16,
+    connect_to: Option<std::net::SocketAddr>,
+    path: String,
+    tls: Arc<ClientConfig>,
+}
+
+/// A connection that is open.
+pub struct Connection {
+    client: EstClient,
+    sender: SendRequest<Full<Bytes>>,
+    channel_binding: Option<[u8; 32]>,
+}
+
+impl EstClient {
+    /// A client of the server at `url` (`https://HOST[:PORT][/.well-known/est[/LABEL]]`) that trusts
+    /// `roots` alone.
+    ///
+    /// # Errors
+    /// When the URL, a root or the identity cannot be used.
+    pub fn new(
+        url: &str,
+        roots: &[Certificate],
+        identity: Option<&Identity>,
+    ) -> Result<Self, ClientError> {
+        let usable = |reason| ClientError::Url { url: url.to_owned(), reason };
+        let uri: Uri = url.parse().map_err(|_| usable("it cannot be parsed"))?;
+        if uri.scheme_str() != Some("https") {
+            return Err(usable("it must begin with https://"));
+        }
+        let host = uri.host().ok_or_else(|| usable("it has no host"))?;
+        let path = uri.path().trim_end_matches('/');
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: uri.port_u16().unwrap_or(HTTPS_PORT),
+            connect_to: None,
+            path: if path.is_empty() { DEFAULT_PATH.to_owned() } else { path.to_owned() },
+            tls: tls_config(roots, identity)?,
+        })
+    }
+
+    /// Connects to this address instead of looking the host up.
+    #[must_use]
+    pub fn connect_to(mut self, address: std::net::SocketAddr) -> Self {
+        self.connect_to = Some(address);
+        self
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or authenticated.
+    pub async fn connect(&self) -> Result<Connection, ClientError> {
+        let host = format!("{}:{}", self.host, self.port);
+        let failed = |source| ClientError::Connection { host: host.clone(), source };
+        let stream = match self.connect_to {
+            Some(address) => TcpStream::connect(address).await,
+            None => TcpStream::connect((self.host.as_str(), self.port)).await,
+        };
+        let stream = stream.map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        let name = ServerName::try_from(self.host.clone()).map_err(|_| ClientError::Url {
+            url: self.host.clone(),
+            reason: "the host is no name that a certificate could bear",
+        })?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        let stream = connector.connect(name, stream).await.map_err(failed)?;
+        let connection = stream.get_ref().1;
+        let tls13 = connection.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+        let exported =
+            || connection.export_keying_material([0; 32], EXPORTER_LABEL, Some(&[])).ok();
+        let channel_binding = if tls13 { exported() } else { None };
+        let sender = http::open(stream).await?;
+        Ok(Connection { client: self.clone(), sender, channel_binding })
+    }
+}
+
+impl Connection {
+    /// The `tls-exporter` of this connection (RFC 9266), whose base64 a request may carry as its
+    /// challengePassword; `None` below TLS 1.3.
+    pub fn channel_binding(&self) -> Option<[u8; 32]> {
+        self.channel_binding
+    }
+
+    /// The CA certificates (RFC 7030 §4.1).
+    ///
+    /// # Errors
+    /// When the server does not hand them out.
+    pub async fn cacerts(&mut self) -> Result<Vec<Certificate>, ClientError> {
+        let answer = self.send(Method::GET, "cacerts", None).await?.success()?;
+        Ok(read_certs_only(&from_est_text(&answer.body)?)?)
+    }
+
+    /// A first certificate for a DER request (RFC 7030 §4.2.1).
+    ///
+    /// # Errors
+    /// When the server refuses it, or answers something else.
+    pub async fn enroll(&mut self, request: &[u8]) -> Result<Certificate, ClientError> {
+        self.issue("simpleenroll", request).await
+    }
+
+    /// A new certificate for a DER request (RFC 7030 §4.2.2).
+    ///
+    /// # Errors
+    /// When the server refuses it, or answers something else.
+    pub async fn reenroll(&mut self, request: &[u8]) -> Result<Certificate, ClientError> {
+        self.issue("simplereenroll", request).await
+    }
+
+    async fn issue(&mut self, operation: &str, request: &[u8]) -> Result<Certificate, ClientError> {
+        let body = to_est_text(request);
+        let answer = self.send(Method::POST, operation, Some(body)).await?.success()?;
+        let certificates = read_certs_only(&from_est_text(&answer.body)?)?;
+        certificates.into_iter().next().ok_or(ClientError::NoCertificate)
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        operation: &str,
+        body: Option<String>,
+    ) -> Result<Answer, ClientError> {
+        let unusable = |_| ClientError::Url {
+            url: self.client.path.clone(),
+            reason: "its path cannot be requested",
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}/{operation}", self.client.path))
+            .header(HOST, format!("{}:{}", self.client.host, self.client.port));
+        if body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/pkcs10");
+        }
+        let body = Full::from(Bytes::from(body.unwrap_or_default()));
+        exchange(&mut self.sender, request.body(body).map_err(unusable)?).await
+    }
+}

@@ -1,0 +1,10 @@
+//! An EST client (RFC 7030), for devices, tests and the demo. It knows nothing of the server.
+
+mod connection;
+mod error;
+mod http;
+mod trust;
+
+pub use connection::{Connection, EstClient, Identity};
+pub use error::ClientError;
+pub use http::{Answer, exchange, open_plain};

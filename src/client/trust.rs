@@ -1,0 +1,35 @@
+//! The TLS configuration of a client: the roots that it trusts and who it is.
+
+use std::sync::Arc;
+
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::{ClientError, Identity};
+use crate::pki::Certificate;
+
+/// A configuration that trusts `roots` alone and, with an identity, authenticates by it.
+pub(super) fn tls_config(
+    roots: &[Certificate],
+    identity: Option<&Identity>,
+) -> Result<Arc<ClientConfig>, ClientError> {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(CertificateDer::from(root.der().to_vec()))?;
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_root_certificates(store);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some(identity) => {
+            let key = PrivateKeyDer::try_from(identity.key.to_vec())
+                .map_err(|why| rustls::Error::General(why.to_owned()))?;
+            let chain = vec![CertificateDer::from(identity.certificate.der().to_vec())];
+            builder.with_client_auth_cert(chain, key)?
+        }
+    };
+    Ok(Arc::new(config))
+}

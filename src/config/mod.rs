@@ -1,0 +1,247 @@
+//! Configuration: as written (file, environment, flags), then as meant, with every default here.
+
+mod written;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use written::{Overrides, ServeOverrides, Written};
+
+use crate::model::{AnswerStyle, EnrolmentProfile, Label, Profiles};
+use crate::pki::Fingerprint;
+use crate::telemetry::LogFormat;
+
+/// How a server runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder of keys, the admin token and the embedded ledger.
+    pub data_dir: PathBuf,
+    /// The ledger's URL.
+    pub ledger: String,
+    /// Where EST listens.
+    pub est_listen: SocketAddr,
+    /// Where the API listens.
+    pub api_listen: SocketAddr,
+    /// The enrolment profiles.
+    pub profiles: Profiles,
+    /// SHA-256 of the public keys that may act as registration authority.
+    pub registration_authorities: HashSet<Fingerprint>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_filter: String,
+}
+
+/// A key whose value cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {reason}")]
+pub struct ConfigError {
+    /// The key, as in the file.
+    pub key: String,
+    /// What is wrong with its value.
+    pub reason: String,
+}
+
+impl ConfigError {
+    fn new(key: impl Into<String>, reason: impl ToString) -> Self {
+        Self { key: key.into(), reason: reason.to_string() }
+    }
+}
+
+const DATA_DIR: &str = "./estd-data";
+const EST_LISTEN: &str = "0.0.0.0:8443";
+const API_LISTEN: &str = "127.0.0.1:8080";
+const LOG_FILTER: &str = "info";
+const FIOCONFIG: &str = "fioconfig";
+/// What a certificate may live at most: longer than any device.
+const MAX_VALIDITY_DAYS: i64 = 100 * 365;
+
+impl Config {
+    /// What `written` means.
+    ///
+    /// # Errors
+    /// Every key whose value cannot be used.
+    pub fn from_written(written: Written) -> Result<Self, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let data_dir = written.data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR));
+        let ledger = written.ledger.url.unwrap_or_else(|| sqlite_url(&data_dir));
+        if !ledger.starts_with("sqlite:") && !ledger.starts_with("postgres") {
+            let reason = "must begin with sqlite: or postgres:";
+            errors.push(ConfigError::new("ledger.url", reason));
+        }
+        let est_listen = address("est.listen", written.est.listen, EST_LISTEN, &mut errors);
+        let api_listen = address("api.listen", written.api.listen, API_LISTEN, &mut errors);
+        let profiles = profiles(written.est.profile, written.est.labels, &mut errors);
+        let authorities = registration_authorities(
+            written.est.registration_authorities.unwrap_or_default(),
+            &mut errors,
+        );
+        let log_filter = written.log.filter.unwrap_or_else(|| LOG_FILTER.to_owned());
+        if let Err(why) = tracing_subscriber::EnvFilter::try_new(&log_filter) {
+            errors.push(ConfigError::new("log.filter", why));
+        }
+        match (est_listen, api_listen) {
+            (Some(est_listen), Some(api_listen)) if errors.is_empty() => Ok(Self {
+                data_dir,
+                ledger,
+                est_listen,
+                api_listen,
+                profiles,
+                registration_authorities: authorities,
+                log_format: written.log.format.unwrap_or_default(),
+                log_filter,
+            }),
+            _ => Err(errors),
+        }
+    }
+
+    /// The file of the key-encryption key.
+    pub fn key_file(&self) -> PathBuf {
+        self.data_dir.join("key-encryption-key")
+    }
+
+    /// The file of the admin token.
+    pub fn admin_token_file(&self) -> PathBuf {
+        self.data_dir.join("admin-token")
+    }
+}
+
+fn sqlite_url(data_dir: &Path) -> String {
+    format!("sqlite:{}", data_dir.join("ledger.sqlite").display())
+}
+
+fn address(
+    key: &str,
+    written: Option<String>,
+    default: &str,
+    errors: &mut Vec<ConfigError>,
+) -> Option<SocketAddr> {
+    let text = written.unwrap_or_else(|| default.to_owned());
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            let reason = format!("{text:?} is not ADDRESS:PORT, for instance {default}");
+            errors.push(ConfigError::new(key, reason));
+            None
+        }
+    }
+}
+
+fn profiles(
+    unlabelled: written::Profile,
+    labelled: std::collections::BTreeMap<String, written::Profile>,
+    errors: &mut Vec<ConfigError>,
+) -> Profiles {
+    let mut profiles = Profiles {
+        unlabelled: profile("est.profile", unlabelled, EnrolmentProfile::default(), errors),
+        ..Profiles::default()
+    };
+    let fioconfig =
+        EnrolmentProfile { answer: AnswerStyle::Fioconfig, ..EnrolmentProfile::default() };
+    if let Ok(label) = Label::parse(FIOCONFIG) {
+        profiles.labelled.insert(label, fioconfig.clone());
+    }
+    for (text, written) in labelled {
+        let key = format!("est.labels.{text}");
+        match Label::parse(&text) {
+            Ok(label) => {
+                let default =
+                    if text == FIOCONFIG { fioconfig.clone() } else { EnrolmentProfile::default() };
+                profiles.labelled.insert(label, profile(&key, written, default, errors));
+            }
+            Err(why) => errors.push(ConfigError::new(key, why)),
+        }
+    }
+    profiles
+}
+
+fn profile(
+    key: &str,
+    written: written::Profile,
+    default: EnrolmentProfile,
+    errors: &mut Vec<ConfigError>,
+) -> EnrolmentProfile {
+    let days = written.validity_days;
+    if days.is_some_and(|days| !(1..=MAX_VALIDITY_DAYS).contains(&days)) {
+        let reason = format!("must be 1 to {MAX_VALIDITY_DAYS}");
+        errors.push(ConfigError::new(format!("{key}.validity_days"), reason));
+    }
+    if written.keys.as_ref().is_some_and(Vec::is_empty) {
+        errors.push(ConfigError::new(format!("{key}.keys"), "must name at least one kind of key"));
+    }
+    EnrolmentProfile {
+        answer: written.answer.map_or(default.answer, Into::into),
+        validity_seconds: days
+            .map_or(default.validity_seconds, |days| days.saturating_mul(24 * 3600)),
+        keys: written.keys.map_or(default.keys, |keys| keys.into_iter().map(Into::into).collect()),
+        require_challenge_password: written
+            .require_challenge_password
+            .unwrap_or(default.require_challenge_password),
+    }
+}
+
+fn registration_authorities(
+    written: Vec<String>,
+    errors: &mut Vec<ConfigError>,
+) -> HashSet<Fingerprint> {
+    let mut authorities = HashSet::new();
+    for text in written {
+        match Fingerprint::from_hex(&text) {
+            Some(fingerprint) => {
+                authorities.insert(fingerprint);
+            }
+            None => errors.push(ConfigError::new(
+                "est.registration_authorities",
+                format!("{text:?} is not the 64 hex digits of a public key's SHA-256"),
+            )),
+        }
+    }
+    authorities
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Config, Written};
+    use crate::model::{AnswerStyle, Label};
+
+    fn read(text: &str) -> Result<Config, Vec<String>> {
+        let written = toml::from_str::<Written>(text).map_err(|why| vec![why.to_string()])?;
+        Config::from_written(written)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_embedded_default() {
+        let config = read("").unwrap();
+        assert_eq!(config.ledger, "sqlite:./estd-data/ledger.sqlite");
+        let label = Label::parse("fioconfig").unwrap();
+        let fioconfig = config.profiles.select(Some(&label)).unwrap();
+        assert_eq!(fioconfig.answer, AnswerStyle::Fioconfig);
+    }
+
+    #[test]
+    fn every_wrong_key_is_named() {
+        let errors = read(
+            "[est]\nlisten = 'here'\nregistration_authorities = ['x']\n\
+             [est.labels.cacerts]\n[est.labels.x]\nvalidity_days = 0\nkeys = []\n[ledger]\nurl = 'mysql:x'",
+        )
+        .unwrap_err();
+        for key in [
+            "est.listen",
+            "est.registration_authorities",
+            "est.labels.cacerts",
+            "est.labels.x.validity_days",
+            "est.labels.x.keys",
+            "ledger.url",
+        ] {
+            let named = errors.iter().any(|error| error.starts_with(&format!("{key}:")));
+            assert!(named, "{key} is not in {errors:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error() {
+        assert!(read("[est]\nlisen = '0.0.0.0:1'").is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! Configuration as it is written. An absent key is `None`; an unknown one is an error.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::model;
+use crate::telemetry::LogFormat;
+
+/// The configuration file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Written {
+    pub(super) data_dir: Option<PathBuf>,
+    pub(super) ledger: Ledger,
+    pub(super) est: Est,
+    pub(super) api: Api,
+    pub(super) log: Log,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Ledger {
+    pub(super) url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Est {
+    pub(super) listen: Option<String>,
+    pub(super) registration_authorities: Option<Vec<String>>,
+    pub(super) profile: Profile,
+    pub(super) labels: BTreeMap<String, Profile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Api {
+    pub(super) listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Log {
+    pub(super) format: Option<LogFormat>,
+    pub(super) filter: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Profile {
+    pub(super) answer: Option<AnswerStyle>,
+    pub(super) validity_days: Option<i64>,
+    pub(super) keys: Option<Vec<KeyKind>>,
+    pub(super) require_challenge_password: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AnswerStyle {
+    Rfc7030,
+    Fioconfig,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum KeyKind {
+    P256,
+    P384,
+    Rsa,
+    Ed25519,
+}
+
+impl From<AnswerStyle> for model::AnswerStyle {
+    fn from(written: AnswerStyle) -> Self {
+        match written {
+            AnswerStyle::Rfc7030 => Self::Rfc7030,
+            AnswerStyle::Fioconfig => Self::Fioconfig,
+        }
+    }
+}
+
+impl From<KeyKind> for model::KeyKind {
+    fn from(written: KeyKind) -> Self {
+        match written {
+            KeyKind::P256 => Self::P256,
+            KeyKind::P384 => Self::P384,
+            KeyKind::Rsa => Self::Rsa,
+            KeyKind::Ed25519 => Self::Ed25519,
+        }
+    }
+}
+
+/// What the environment and flags say, over the file.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Overrides {
+    /// The configuration file [default: estd.toml in this folder, if there is one]
+    #[arg(long, env = "ESTD_CONFIG", global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder of keys, the admin token and the embedded ledger [default: ./estd-data]
+    #[arg(long, env = "ESTD_DATA_DIR", global = true, value_name = "FOLDER")]
+    pub data_dir: Option<PathBuf>,
+    /// The ledger: sqlite:PATH or postgres://USER@HOST/NAME [default: sqlite in the data folder]
+    #[arg(
+        long,
+        env = "ESTD_LEDGER_URL",
+        global = true,
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub ledger_url: Option<String>,
+}
+
+/// What `serve` takes beside [`Overrides`].
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ServeOverrides {
+    /// Where EST listens [default: 0.0.0.0:8443]
+    #[arg(long, env = "ESTD_EST_LISTEN", value_name = "ADDRESS:PORT")]
+    pub est_listen: Option<String>,
+    /// Where the API listens, without TLS [default: 127.0.0.1:8080]
+    #[arg(long, env = "ESTD_API_LISTEN", value_name = "ADDRESS:PORT")]
+    pub api_listen: Option<String>,
+    /// What is logged [default: info]
+    #[arg(long, env = "ESTD_LOG_FILTER", value_name = "FILTER")]
+    pub log_filter: Option<String>,
+}
+
+const DEFAULT_FILE: &str = "estd.toml";
+
+impl Written {
+    /// Reads the file, if there is one, and puts the environment and flags over it.
+    ///
+    /// # Errors
+    /// When a file that was named is not there, or a file cannot be read.
+    pub fn read(overrides: &Overrides, serve: &ServeOverrides) -> anyhow::Result<Self> {
+        let mut written = match &overrides.config {
+            Some(path) => Self::read_file(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => Self::read_file(Path::new(DEFAULT_FILE))?,
+            None => Self::default(),
+        };
+        let over = |key: &mut Option<String>, value: &Option<String>| {
+            if value.is_some() {
+                key.clone_from(value);
+            }
+        };
+        over(&mut written.ledger.url, &overrides.ledger_url);
+        over(&mut written.est.listen, &serve.est_listen);
+        over(&mut written.api.listen, &serve.api_listen);
+        over(&mut written.log.filter, &serve.log_filter);
+        if overrides.data_dir.is_some() {
+            written.data_dir.clone_from(&overrides.data_dir);
+        }
+        Ok(written)
+    }
+
+    fn read_file(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("the configuration file {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("the configuration file {}", path.display()))
+    }
+}

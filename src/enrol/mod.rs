@@ -1,0 +1,155 @@
+//! The one issuance pipeline: `Requester + request -> Grant -> Signed -> Recorded`, and a record of
+//! every refusal on the way.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::rand::SystemRandom;
+use tracing::{error, info, warn};
+
+use crate::clock::UnixTime;
+use crate::keys::{self, ActiveSnapshot};
+use crate::ledger::{Asker, Contact, Ledger, Recorded};
+use crate::model::audit::{Entry, Outcome};
+use crate::model::{EnrolmentProfile, Label, Operation, Peer, Refusal};
+use crate::pki::CertificationRequest;
+use crate::policy::{self, Requester};
+
+/// Issues certificates.
+pub struct Enrolments {
+    ledger: Ledger,
+    active: Arc<ArcSwap<ActiveSnapshot>>,
+    random: SystemRandom,
+}
+
+/// A refusal that is on record. An enrolment is only ever refused to a client with one of these.
+#[derive(Debug)]
+pub struct Refused {
+    refusal: Refusal,
+    by_ledger: bool,
+}
+
+impl Refused {
+    /// The refusal.
+    pub fn refusal(&self) -> &Refusal {
+        &self.refusal
+    }
+
+    /// Whether the ledger refused it, which has then judged the device's certificate too.
+    pub fn by_ledger(&self) -> bool {
+        self.by_ledger
+    }
+}
+
+/// A request to enrol, decoded.
+pub struct EnrolmentRequest<'a> {
+    /// simpleenroll or simplereenroll.
+    pub operation: Operation,
+    /// The label in the path.
+    pub label: Option<&'a Label>,
+    /// What the label selects.
+    pub profile: &'a EnrolmentProfile,
+    /// The PKCS#10 request.
+    pub csr: &'a CertificationRequest,
+}
+
+impl Enrolments {
+    /// Issues from the Device CAs of whatever `active` holds at the time.
+    pub fn new(ledger: Ledger, active: Arc<ArcSwap<ActiveSnapshot>>) -> Self {
+        Self { ledger, active, random: SystemRandom::new() }
+    }
+
+    /// The present snapshot with its keys.
+    pub fn active(&self) -> Arc<ActiveSnapshot> {
+        self.active.load_full()
+    }
+
+    /// Issues one certificate, or refuses it; either way it is on record when this returns.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub async fn enrol(
+        &self,
+        active: &ActiveSnapshot,
+        requester: &Requester<'_>,
+        request: &EnrolmentRequest<'_>,
+        now: UnixTime,
+    ) -> Result<Recorded, Refused> {
+        let EnrolmentRequest { operation, label, profile, csr } = *request;
+        let grant = match policy::judge(requester, operation, label, profile, csr, now) {
+            Ok(grant) => grant,
+            Err(refusal) => return Err(self.refuse(requester.peer, operation, refusal).await),
+        };
+        let Some(key) = active.signing_key(&grant.issuing_ca) else {
+            let refusal = Refusal::SignerUnavailable;
+            return Err(self.refuse(requester.peer, operation, refusal).await);
+        };
+        let signed = match keys::sign(grant, key, &self.random) {
+            Ok(signed) => signed,
+            Err(why) => {
+                error!(error = %why, "a granted certificate could not be signed");
+                let refusal = Refusal::SignerUnavailable;
+                return Err(self.refuse(requester.peer, operation, refusal).await);
+            }
+        };
+        match self.ledger.record(signed, asker(requester)).await {
+            Ok(recorded) => {
+                info!(
+                    device = %requester.name,
+                    operation = operation.as_str(),
+                    certificate = %recorded.certificate().fingerprint(),
+                    until = %recorded.certificate().validity().not_after,
+                    "issued"
+                );
+                Ok(recorded)
+            }
+            // The ledger has recorded its own refusals, and cannot record that it is away.
+            Err(refusal) => {
+                log(&refusal, requester.name.as_str(), operation);
+                Err(Refused { refusal, by_ledger: true })
+            }
+        }
+    }
+
+    /// Records a refusal that was decided before the ledger was asked.
+    pub async fn refuse(&self, peer: &Peer, operation: Operation, refusal: Refusal) -> Refused {
+        let subject = peer.certificate.as_ref().map(|one| one.certificate.subject().to_string());
+        let actor = subject.unwrap_or_else(|| peer.address.ip().to_string());
+        log(&refusal, &actor, operation);
+        let entry = Entry {
+            at: UnixTime::now(),
+            factory: Some(peer.factory),
+            subject: actor.clone(),
+            actor,
+            action: operation.as_str().to_owned(),
+            outcome: Outcome::Refused,
+            code: refusal.code().to_owned(),
+            detail: refusal.to_string(),
+        };
+        match self.ledger.note(entry).await {
+            Ok(()) => Refused { refusal, by_ledger: false },
+            // What cannot be recorded is not decided either: the client may ask again.
+            Err(unavailable) => Refused { refusal: unavailable, by_ledger: false },
+        }
+    }
+}
+
+fn asker(requester: &Requester<'_>) -> Asker {
+    if requester.registration_authority {
+        return Asker::RegistrationAuthority {
+            name: requester.name.clone(),
+            certificate: requester.certificate.certificate.fingerprint(),
+            address: requester.peer.address,
+        };
+    }
+    Asker::Device(Contact::from(requester))
+}
+
+fn log(refusal: &Refusal, actor: &str, operation: Operation) {
+    let operation = operation.as_str();
+    if refusal.is_alarm() {
+        warn!(actor, operation, code = refusal.code(), reason = %refusal, "alarm: refused");
+    } else {
+        info!(actor, operation, code = refusal.code(), reason = %refusal, "refused");
+    }
+}

@@ -1,0 +1,109 @@
+//! What goes back: certificates, and refusals with their status.
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use crate::enrol::Refused;
+use crate::ledger::Recorded;
+use crate::model::{AnswerStyle, Class, Refusal};
+use crate::pki::{Malformed, certs_only, to_est_text, to_wrapped_est_text};
+
+const PKCS7: HeaderValue = HeaderValue::from_static("application/pkcs7-mime");
+const PKCS7_CERTS_ONLY: HeaderValue =
+    HeaderValue::from_static("application/pkcs7-mime; smime-type=certs-only");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// When a client may ask again, in seconds (H-06).
+const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("30");
+/// There is no registered scheme for TLS client certificates; one that no client knows makes none
+/// of them ask its user for a password (RFC 9110 §11.6.1 wants some scheme).
+const CLIENT_CERTIFICATE: HeaderValue =
+    HeaderValue::from_static("ClientCertificate realm=\"estd\"");
+/// What libest reads of a line at most, with room to spare.
+const LIBEST_LINE: usize = 1000;
+
+/// CA certificates (RFC 7030 §4.1.3).
+pub(super) fn ca_certificates(
+    certificates: &[&[u8]],
+    request: &HeaderMap,
+) -> Result<Response<Body>, Malformed> {
+    Ok(respond(StatusCode::OK, PKCS7, text(&certs_only(certificates)?, request)))
+}
+
+/// An issued certificate, and only that (RFC 7030 §4.2.3). It takes a recorded one (I1).
+pub(super) fn issued(
+    recorded: &Recorded,
+    style: AnswerStyle,
+    request: &HeaderMap,
+) -> Result<Response<Body>, Malformed> {
+    let (status, content_type) = match style {
+        AnswerStyle::Rfc7030 => (StatusCode::OK, PKCS7_CERTS_ONLY),
+        AnswerStyle::Fioconfig => (StatusCode::CREATED, PKCS7),
+    };
+    let der = certs_only(&[recorded.certificate().der()])?;
+    Ok(respond(status, content_type, text(&der, request)))
+}
+
+/// Nothing, on purpose.
+pub(super) fn no_content() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// A refused enrolment. It takes one that is on record.
+pub(super) fn refused(refused: &Refused) -> Response<Body> {
+    refusal(refused.refusal())
+}
+
+/// A refusal as plain text (RFC 7030 §4.2.3).
+pub(super) fn refusal(refusal: &Refusal) -> Response<Body> {
+    let body = format!("{refusal} ({})\n", refusal.code());
+    let mut response = respond(status(refusal.class()), TEXT, body);
+    match refusal {
+        Refusal::MethodNotAllowed(method) => {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(method));
+        }
+        _ if refusal.class() == Class::Unauthenticated => {
+            response.headers_mut().insert(WWW_AUTHENTICATE, CLIENT_CERTIFICATE);
+        }
+        _ if refusal.class() == Class::Unavailable => {
+            response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
+        }
+        _ => {}
+    }
+    response
+}
+
+fn status(class: Class) -> StatusCode {
+    match class {
+        Class::Malformed => StatusCode::BAD_REQUEST,
+        Class::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Class::Forbidden => StatusCode::FORBIDDEN,
+        Class::NotFound => StatusCode::NOT_FOUND,
+        Class::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+        Class::TooSlow => StatusCode::REQUEST_TIMEOUT,
+        Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Class::WrongType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Class::NotOffered => StatusCode::NOT_IMPLEMENTED,
+        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+fn respond(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}
+
+/// Base64 on one line, but in short lines where libest would find its line too long (H-11).
+fn text(der: &[u8], request: &HeaderMap) -> String {
+    let agent = request.get(USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+    let one_line = to_est_text(der);
+    if one_line.len() > LIBEST_LINE && agent.starts_with(b"libest") {
+        return to_wrapped_est_text(der);
+    }
+    one_line
+}

@@ -1,0 +1,71 @@
+//! What a path asks for.
+
+use crate::model::{Label, Operation, Refusal};
+
+/// An operation, under a label or not (RFC 7030 §3.2.2).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) operation: Operation,
+    pub(super) label: Option<Label>,
+}
+
+impl Target {
+    /// Reads a path. Empty segments are passed over: a device whose configured URL ends in a slash
+    /// asks for `//simplereenroll`.
+    pub(super) fn parse(path: &str) -> Result<Self, Refusal> {
+        let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        if (segments.next(), segments.next()) != (Some(".well-known"), Some("est")) {
+            return Err(Refusal::PathUnknown);
+        }
+        let operation = |segment: Option<&str>| segment.and_then(Operation::from_segment);
+        let first = segments.next();
+        let target = match operation(first) {
+            Some(operation) => Self { operation, label: None },
+            None => {
+                let label = first.ok_or(Refusal::PathUnknown)?;
+                let operation = operation(segments.next()).ok_or(Refusal::PathUnknown)?;
+                let label = Label::parse(label).map_err(|_| Refusal::LabelUnknown)?;
+                Self { operation, label: Some(label) }
+            }
+        };
+        match segments.next() {
+            None => Ok(target),
+            Some(_) => Err(Refusal::PathUnknown),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Label, Operation, Refusal, Target};
+
+    #[test]
+    fn e_04_paths_with_and_without_a_label() {
+        let parsed = |path| Target::parse(path).unwrap();
+        assert_eq!(
+            parsed("/.well-known/est/cacerts"),
+            Target { operation: Operation::CaCerts, label: None }
+        );
+        assert_eq!(
+            parsed("/.well-known/est//fioconfig/simplereenroll"),
+            Target {
+                operation: Operation::SimpleReenroll,
+                label: Some(Label::parse("fioconfig").unwrap())
+            }
+        );
+    }
+
+    #[test]
+    fn other_paths_are_unknown() {
+        for path in [
+            "/",
+            "/.well-known/est",
+            "/.well-known/est/label",
+            "/.well-known/est/cacerts/more",
+            "/.well-known/est/a/b/cacerts",
+            "/.well-known/brski/cacerts",
+        ] {
+            assert_eq!(Target::parse(path), Err(Refusal::PathUnknown), "{path}");
+        }
+    }
+}

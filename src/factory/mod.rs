@@ -1,0 +1,11 @@
+//! Setting up a Factory: its root, its server certificates and its Device CAs.
+
+mod authority;
+mod development;
+mod install;
+mod requests;
+
+pub use authority::{Authority, AuthorityError};
+pub use development::{DevelopmentRoot, init};
+pub use install::{InstallError, Locals, classify};
+pub use requests::{PendingRequest, RequestError, RequestedKey, pending_requests, request_keys};

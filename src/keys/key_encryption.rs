@@ -1,0 +1,132 @@
+//! The key-encryption key: AES-256-GCM around every private key in the ledger.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
+use aws_lc_rs::error::Unspecified;
+use aws_lc_rs::rand;
+use data_encoding::BASE64;
+use zeroize::Zeroizing;
+
+use crate::pki::Fingerprint;
+
+const KEY_LENGTH: usize = 32;
+const NONCE_LENGTH: usize = 12;
+
+/// Wraps private keys for the ledger.
+pub struct KeyEncryptionKey(RandomizedNonceKey);
+
+/// Why the file of the key-encryption key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// It cannot be read or made.
+    #[error("the key-encryption key in {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// It holds something else.
+    #[error("{0} does not hold a key-encryption key: one line, the base64 of 32 bytes")]
+    Content(PathBuf),
+    /// No randomness to make one.
+    #[error("no randomness to make a key-encryption key")]
+    Random,
+}
+
+impl KeyEncryptionKey {
+    /// Reads the key from `path`; makes the file (mode 0600) if it is not there.
+    ///
+    /// # Errors
+    /// When the file cannot be read or made, or holds something else.
+    pub fn open_or_create(path: &Path) -> Result<Self, KeyFileError> {
+        let io_error = |source| KeyFileError::Io { path: path.to_owned(), source };
+        match create(path) {
+            Err(KeyFileError::Io { source, .. })
+                if source.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other?,
+        }
+        let text = Zeroizing::new(fs::read_to_string(path).map_err(io_error)?);
+        let content = || KeyFileError::Content(path.to_owned());
+        let key =
+            BASE64.decode(text.trim().as_bytes()).map(Zeroizing::new).map_err(|_| content())?;
+        if key.len() != KEY_LENGTH {
+            return Err(content());
+        }
+        RandomizedNonceKey::new(&AES_256_GCM, &key).map(Self).map_err(|Unspecified| content())
+    }
+
+    /// Encrypts a private key and binds the result to its public key.
+    pub(super) fn wrap(
+        &self,
+        private_key: &[u8],
+        public_key: Fingerprint,
+    ) -> Result<Vec<u8>, Unspecified> {
+        let mut sealed = Zeroizing::new(private_key.to_vec());
+        let binding = Aad::from(public_key.as_bytes());
+        let nonce = self.0.seal_in_place_append_tag(binding, &mut *sealed)?;
+        Ok([nonce.as_ref().as_slice(), &sealed].concat())
+    }
+
+    /// Decrypts what [`Self::wrap`] made for the same public key.
+    pub(super) fn unwrap(
+        &self,
+        wrapped: &[u8],
+        public_key: Fingerprint,
+    ) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
+        let (nonce, sealed) = wrapped.split_at_checked(NONCE_LENGTH).ok_or(Unspecified)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce)?;
+        let mut sealed = Zeroizing::new(sealed.to_vec());
+        let binding = Aad::from(public_key.as_bytes());
+        let length = self.0.open_in_place(nonce, binding, &mut sealed)?.len();
+        sealed.truncate(length);
+        Ok(sealed)
+    }
+}
+
+/// Makes the file whole or not at all, so that a second program starting with this one never reads
+/// half a key: written beside, synced, then linked under its name, which fails if that is taken.
+fn create(path: &Path) -> Result<(), KeyFileError> {
+    let mut key = Zeroizing::new([0; KEY_LENGTH]);
+    rand::fill(&mut *key).map_err(|Unspecified| KeyFileError::Random)?;
+    let text = Zeroizing::new(format!("{}\n", BASE64.encode(&*key)));
+    let beside = path.with_extension(format!("new-{}", std::process::id()));
+    let write = || {
+        if path.exists() {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let linked = written.and_then(|()| fs::hard_link(&beside, path));
+        fs::remove_file(&beside)?;
+        linked
+    };
+    write().map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fingerprint, KeyEncryptionKey};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn wrapped_keys_open_only_under_the_same_key_and_for_the_same_public_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let mine = KeyEncryptionKey::open_or_create(&path).unwrap();
+        let other = KeyEncryptionKey::open_or_create(&folder.path().join("other")).unwrap();
+        let (a, b) = (Fingerprint::of(b"a"), Fingerprint::of(b"b"));
+
+        let wrapped = mine.wrap(b"secret", a).unwrap();
+        let reopened = KeyEncryptionKey::open_or_create(&path).unwrap();
+        assert_eq!(&**reopened.unwrap(&wrapped, a).unwrap(), b"secret");
+        assert!(mine.unwrap(&wrapped, b).is_err());
+        assert!(other.unwrap(&wrapped, a).is_err());
+        assert!(!wrapped.windows(6).any(|window| window == b"secret"));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

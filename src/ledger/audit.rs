@@ -1,0 +1,151 @@
+//! The audit log, read back: for people, and to prove that nobody edited it (I10).
+
+use serde::Serialize;
+
+use super::database::{Row, Statement};
+use super::{Ledger, LedgerError};
+use crate::clock::UnixTime;
+use crate::model::FactoryId;
+use crate::model::audit::{self, Entry, Outcome};
+
+const PAGE: i64 = 1000;
+
+/// A row of the audit log.
+#[derive(Debug, Serialize)]
+pub struct AuditRow {
+    /// Its number; the first is 1 and none is missing.
+    pub number: i64,
+    /// When the decision was taken.
+    pub at: UnixTime,
+    /// The row of the Factory, if it was about one.
+    pub factory: Option<i64>,
+    /// Who asked.
+    pub actor: String,
+    /// What was asked.
+    pub action: String,
+    /// About what.
+    pub subject: String,
+    /// `done`, `refused` or `alarm`.
+    pub outcome: String,
+    /// The refusal's code, or empty.
+    pub code: String,
+    /// What else a reader should know.
+    pub detail: String,
+}
+
+/// Where the audit log is not what was written.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainFault {
+    /// A row is missing, or rows changed places.
+    #[error("row {expected} of the audit log is missing: row {found} follows the one before")]
+    Missing {
+        /// The number that should be there.
+        expected: i64,
+        /// The number that is.
+        found: i64,
+    },
+    /// A row does not fit its hash.
+    #[error("row {0} of the audit log was changed, or one before it was removed")]
+    Changed(i64),
+    /// The log ends before the head says.
+    #[error("the audit log ends at row {found}; it had {expected} rows")]
+    Truncated {
+        /// How many rows were written.
+        expected: i64,
+        /// How many are there.
+        found: i64,
+    },
+}
+
+impl Ledger {
+    /// Rows of the audit log, newest first, `limit` at most, those numbered below `before`.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn audit_rows(
+        &self,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, LedgerError> {
+        let select = Statement::new(
+            "SELECT number, at, factory_id, actor, action, subject, outcome, code, detail \
+             FROM audit WHERE number < $1 ORDER BY number DESC LIMIT $2",
+        )
+        .bind(before.unwrap_or(i64::MAX))
+        .bind(i64::from(limit));
+        self.database.rows(select).await?.iter().map(audit_row).collect()
+    }
+
+    /// Reads the whole audit log and checks its chain; gives the number of rows.
+    ///
+    /// # Errors
+    /// When the ledger fails. A fault of the chain is the inner error.
+    pub async fn verify_audit(&self) -> Result<Result<i64, ChainFault>, LedgerError> {
+        // Rows that are written meanwhile come after the head read here and are left for next time.
+        let head = Statement::new("SELECT audit_number, audit_hash FROM ledger_head");
+        let rows = self.database.rows(head).await?;
+        let head = rows.first().ok_or_else(|| LedgerError::corrupt("no head row"))?;
+        let (total, last_hash) = (head.integer("audit_number")?, head.bytes("audit_hash")?);
+
+        let (mut number, mut hash) = (0, audit::GENESIS.to_vec());
+        while number < total {
+            let page = Statement::new(
+                "SELECT number, at, factory_id, actor, action, subject, outcome, code, detail, \
+                 hash FROM audit WHERE number > $1 AND number <= $2 ORDER BY number LIMIT $3",
+            );
+            let page = page.bind(number).bind(total).bind(PAGE);
+            let rows = self.database.rows(page).await?;
+            if rows.is_empty() {
+                return Ok(Err(ChainFault::Truncated { expected: total, found: number }));
+            }
+            for row in &rows {
+                let found = row.integer("number")?;
+                if found != number + 1 {
+                    return Ok(Err(ChainFault::Missing { expected: number + 1, found }));
+                }
+                let link = entry(row)?.map(|entry| audit::link(&hash, found, &entry));
+                let stored = row.bytes("hash")?;
+                if link.is_none_or(|link| link.as_bytes() != stored) {
+                    return Ok(Err(ChainFault::Changed(found)));
+                }
+                (number, hash) = (found, stored);
+            }
+        }
+        if hash != last_hash {
+            return Ok(Err(ChainFault::Changed(number)));
+        }
+        Ok(Ok(total))
+    }
+}
+
+fn audit_row(row: &Row) -> Result<AuditRow, LedgerError> {
+    Ok(AuditRow {
+        number: row.integer("number")?,
+        at: UnixTime(row.integer("at")?),
+        factory: row.maybe_integer("factory_id")?,
+        actor: row.text("actor")?,
+        action: row.text("action")?,
+        subject: row.text("subject")?,
+        outcome: row.text("outcome")?,
+        code: row.text("code")?,
+        detail: row.text("detail")?,
+    })
+}
+
+/// The entry of a row; `None` if its outcome is no word of ours, so that it cannot fit its hash.
+fn entry(row: &Row) -> Result<Option<Entry>, LedgerError> {
+    let row = audit_row(row)?;
+    let Some(outcome) = Outcome::from_word(&row.outcome) else {
+        return Ok(None);
+    };
+    Ok(Some(Entry {
+        at: row.at,
+        factory: row.factory.map(FactoryId),
+        actor: row.actor,
+        action: row.action,
+        subject: row.subject,
+        outcome,
+        code: row.code,
+        detail: row.detail,
+    }))
+}

@@ -1,0 +1,254 @@
+//! What people ask about devices.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::database::{Row, Statement, Value};
+use super::factories::certificate;
+use super::transaction::WriteTransaction;
+use super::{Ledger, LedgerError};
+use crate::clock::UnixTime;
+use crate::model::audit::{Entry, Outcome};
+use crate::model::{DeviceName, FactoryId};
+
+/// A page of devices, by name.
+#[derive(Debug, Serialize)]
+pub struct DevicePage {
+    /// The devices.
+    pub devices: Vec<DeviceSummary>,
+    /// How many devices the Factory has in all.
+    pub total: i64,
+    /// What to ask for after this page; absent on the last.
+    pub next: Option<String>,
+}
+
+/// A device in a list.
+#[derive(Debug, Serialize)]
+pub struct DeviceSummary {
+    /// Its name.
+    pub name: String,
+    /// When it was first seen, or enrolled by a registration authority.
+    pub registered_at: UnixTime,
+    /// When it was last seen, to the minute.
+    pub last_seen_at: Option<UnixTime>,
+    /// The Device CA of its current credential: the subject of its certificate.
+    pub device_ca: Option<String>,
+    /// The serial number of that Device CA's certificate.
+    pub device_ca_serial: Option<String>,
+    /// When its current credential ends.
+    pub expires_at: Option<UnixTime>,
+    /// How many certificates were issued to it that it has not used yet.
+    pub pending: i64,
+}
+
+/// A device with all of its credentials.
+#[derive(Debug, Serialize)]
+pub struct DeviceStory {
+    /// Its name.
+    pub name: String,
+    /// When it was first seen, or enrolled by a registration authority.
+    pub registered_at: UnixTime,
+    /// When it was last seen, to the minute.
+    pub last_seen_at: Option<UnixTime>,
+    /// Whether it may come back once with a credential that would be refused.
+    pub allowed_once: bool,
+    /// Its credentials, oldest first.
+    pub credentials: Vec<CredentialStory>,
+}
+
+/// A credential of a device.
+#[derive(Debug, Serialize)]
+pub struct CredentialStory {
+    /// `pending`, `current`, `superseded` or `denied`.
+    pub state: String,
+    /// SHA-256 of the certificate.
+    pub sha256: String,
+    /// SHA-256 of its public key.
+    pub public_key_sha256: String,
+    /// Its serial number.
+    pub serial: String,
+    /// What kind of key it has.
+    pub key_algorithm: String,
+    /// The subject of its Device CA.
+    pub device_ca: String,
+    /// The serial number of that Device CA's certificate.
+    pub device_ca_serial: String,
+    /// The first moment of its validity.
+    pub not_before: UnixTime,
+    /// The last.
+    pub not_after: UnixTime,
+    /// The operation that issued it here; absent if it was issued elsewhere.
+    pub issued_by: Option<String>,
+    /// When it was issued here, or first seen.
+    pub recorded_at: UnixTime,
+    /// When it was first used in a TLS session.
+    pub first_used_at: Option<UnixTime>,
+}
+
+/// A Device CA's subject and serial number, for people.
+struct CaName {
+    subject: String,
+    serial: String,
+}
+
+impl Ledger {
+    /// Devices of a Factory in the order of their names, `limit` at most, those after `after`.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn devices(
+        &self,
+        factory: FactoryId,
+        after: &str,
+        limit: u32,
+    ) -> Result<DevicePage, LedgerError> {
+        let total = Statement::new("SELECT COUNT(*) AS total FROM device WHERE factory_id = $1");
+        let total = self.database.rows(total.bind(factory.0)).await?;
+        let total = total.first().map_or(Ok(0), |row| row.integer("total"))?;
+        let select = Statement::new(
+            "SELECT device.name, device.registered_at, device.last_seen_at, \
+             current.device_ca_id, current.certificate, \
+             (SELECT COUNT(*) FROM credential pending WHERE pending.device_id = device.id \
+              AND pending.state = 'pending') AS pending \
+             FROM device LEFT JOIN credential current \
+             ON current.device_id = device.id AND current.state = 'current' \
+             WHERE device.factory_id = $1 AND device.name > $2 ORDER BY device.name LIMIT $3",
+        )
+        .bind(factory.0)
+        .bind(after)
+        .bind(i64::from(limit));
+        let names = self.ca_names(factory).await?;
+        let rows = self.database.rows(select).await?;
+        let devices: Vec<_> =
+            rows.iter().map(|row| summary(row, &names)).collect::<Result<_, _>>()?;
+        let full = devices.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+        let next = devices.last().filter(|_| full).map(|last| last.name.clone());
+        Ok(DevicePage { devices, total, next })
+    }
+
+    /// One device with all of its credentials; `None` if there is no such device.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn device(
+        &self,
+        factory: FactoryId,
+        name: &DeviceName,
+    ) -> Result<Option<DeviceStory>, LedgerError> {
+        let select = Statement::new(
+            "SELECT id, name, registered_at, last_seen_at, allowed_once FROM device \
+             WHERE factory_id = $1 AND name = $2",
+        );
+        let rows = self.database.rows(select.bind(factory.0).bind(name.as_str())).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let select = Statement::new(
+            "SELECT credential.state, credential.sha256, credential.public_key_sha256, \
+             credential.device_ca_id, credential.certificate, credential.recorded_at, \
+             credential.first_used_at, enrolment.operation \
+             FROM credential LEFT JOIN enrolment ON enrolment.credential_id = credential.id \
+             WHERE credential.device_id = $1 ORDER BY credential.id",
+        );
+        let names = self.ca_names(factory).await?;
+        let credentials = self.database.rows(select.bind(row.integer("id")?)).await?;
+        Ok(Some(DeviceStory {
+            name: row.text("name")?,
+            registered_at: UnixTime(row.integer("registered_at")?),
+            last_seen_at: row.maybe_integer("last_seen_at")?.map(UnixTime),
+            allowed_once: row.integer("allowed_once")? != 0,
+            credentials: credentials
+                .iter()
+                .map(|row| credential_story(row, &names))
+                .collect::<Result<_, _>>()?,
+        }))
+    }
+
+    /// Lets a device come back once with a credential that rules I6 and I7 would refuse. `false` if
+    /// there is no such device.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn allow_device(
+        &self,
+        factory: FactoryId,
+        name: &DeviceName,
+        actor: &str,
+    ) -> Result<bool, LedgerError> {
+        let mut transaction = WriteTransaction::begin(&self.database).await?;
+        let update = Statement::new(
+            "UPDATE device SET allowed_once = 1 WHERE factory_id = $1 AND name = $2",
+        );
+        let update = update.bind(factory.0).bind(name.as_str());
+        if transaction.execute(update).await? == 0 {
+            return Ok(false);
+        }
+        transaction.note(Entry {
+            at: UnixTime::now(),
+            factory: Some(factory),
+            actor: actor.to_owned(),
+            action: "allow-device".to_owned(),
+            subject: name.to_string(),
+            outcome: Outcome::Done,
+            code: String::new(),
+            detail: "once".to_owned(),
+        });
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    async fn ca_names(&self, factory: FactoryId) -> Result<HashMap<i64, CaName>, LedgerError> {
+        let select = Statement::new("SELECT id, certificate FROM device_ca WHERE factory_id = $1");
+        let rows = self.database.rows(select.bind(Value::from(factory.0))).await?;
+        rows.iter()
+            .map(|row| {
+                let ca = certificate(row, "certificate")?;
+                let name =
+                    CaName { subject: ca.subject().to_string(), serial: ca.serial().to_string() };
+                Ok((row.integer("id")?, name))
+            })
+            .collect()
+    }
+}
+
+fn summary(row: &Row, names: &HashMap<i64, CaName>) -> Result<DeviceSummary, LedgerError> {
+    let ca = row.maybe_integer("device_ca_id")?.and_then(|id| names.get(&id));
+    let expires_at = match row.maybe_bytes("certificate")? {
+        Some(_) => Some(certificate(row, "certificate")?.validity().not_after),
+        None => None,
+    };
+    Ok(DeviceSummary {
+        name: row.text("name")?,
+        registered_at: UnixTime(row.integer("registered_at")?),
+        last_seen_at: row.maybe_integer("last_seen_at")?.map(UnixTime),
+        device_ca: ca.map(|ca| ca.subject.clone()),
+        device_ca_serial: ca.map(|ca| ca.serial.clone()),
+        expires_at,
+        pending: row.integer("pending")?,
+    })
+}
+
+fn credential_story(
+    row: &Row,
+    names: &HashMap<i64, CaName>,
+) -> Result<CredentialStory, LedgerError> {
+    let certificate = certificate(row, "certificate")?;
+    let ca = names
+        .get(&row.integer("device_ca_id")?)
+        .ok_or_else(|| LedgerError::corrupt("a credential of another Factory's Device CA"))?;
+    Ok(CredentialStory {
+        state: row.text("state")?,
+        sha256: certificate.fingerprint().to_string(),
+        public_key_sha256: certificate.public_key().fingerprint().to_string(),
+        serial: certificate.serial().to_string(),
+        key_algorithm: certificate.public_key().algorithm().to_string(),
+        device_ca: ca.subject.clone(),
+        device_ca_serial: ca.serial.clone(),
+        not_before: certificate.validity().not_before,
+        not_after: certificate.validity().not_after,
+        issued_by: row.maybe_text("operation")?,
+        recorded_at: UnixTime(row.integer("recorded_at")?),
+        first_used_at: row.maybe_integer("first_used_at")?.map(UnixTime),
+    })
+}

@@ -1,0 +1,110 @@
+//! The only SQL: Factories, Device CAs, devices, credentials, enrolments and the audit log, in
+//! SQLite or PostgreSQL.
+//!
+//! Every transaction that writes locks the one row of `ledger_head` first, across replicas too. So
+//! what it judges (is this Device CA still enabled?, I2) holds until it has committed.
+
+mod audit;
+mod batch;
+mod database;
+mod devices;
+mod factories;
+mod transaction;
+mod writer;
+
+use std::sync::Arc;
+
+pub use audit::{AuditRow, ChainFault};
+pub use batch::{Asker, Contact, Recorded};
+pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
+pub use factories::{
+    ChangeError, ChangeRefused, InstalledCertificate, InstalledServerCertificate, NewFactory,
+    StoredKey,
+};
+pub use writer::WriterMetrics;
+
+use crate::keys::Signed;
+use crate::model::{Refusal, Sighting, audit::Entry};
+use database::{Database, Statement};
+use writer::Writer;
+
+/// The ledger, open.
+#[derive(Clone)]
+pub struct Ledger {
+    database: Arc<Database>,
+    writer: Writer,
+}
+
+/// The ledger could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database failed.
+    #[error("the ledger's database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// A row holds what this program never writes.
+    #[error("the ledger holds {0}")]
+    Corrupt(String),
+}
+
+impl LedgerError {
+    fn corrupt(what: impl ToString) -> Self {
+        Self::Corrupt(what.to_string())
+    }
+}
+
+impl Ledger {
+    /// Opens the ledger at `url`, `sqlite:PATH` or `postgres://…`, and brings its schema up to date.
+    ///
+    /// # Errors
+    /// When the database cannot be reached, or its schema is of a later version.
+    pub async fn open(url: &str) -> Result<Self, LedgerError> {
+        let database = Arc::new(Database::open(url).await?);
+        transaction::found(&database).await?;
+        let writer = Writer::start(Arc::clone(&database));
+        Ok(Self { database, writer })
+    }
+
+    /// Records an issuance. The certificate comes back, and may leave, once it is on disk (I1).
+    ///
+    /// # Errors
+    /// The refusal that only the ledger could know of, or that it cannot record anything.
+    pub async fn record(&self, signed: Signed, asker: Asker) -> Result<Recorded, Refusal> {
+        self.writer.record(signed, asker).await
+    }
+
+    /// Records that a device was seen with a certificate, and says what that means.
+    ///
+    /// # Errors
+    /// The refusal, or that the ledger cannot record anything.
+    pub async fn contact(&self, contact: Contact) -> Result<Sighting, Refusal> {
+        self.writer.contact(contact).await
+    }
+
+    /// Records a decision that no other verb records, a refusal above all.
+    ///
+    /// # Errors
+    /// When the ledger cannot record anything.
+    pub async fn note(&self, entry: Entry) -> Result<(), Refusal> {
+        self.writer.note(entry).await
+    }
+
+    /// What the writer has done so far.
+    pub fn writer_metrics(&self) -> &WriterMetrics {
+        self.writer.metrics()
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), LedgerError> {
+        self.database.rows(Statement::new("SELECT 1 AS one")).await?;
+        Ok(())
+    }
+
+    /// Waits for what is under way and closes every connection.
+    pub async fn close(self) {
+        self.writer.stop().await;
+        self.database.close().await;
+    }
+}

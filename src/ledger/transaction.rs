@@ -1,0 +1,130 @@
+//! A transaction that writes: it holds the lock on `ledger_head`, gives out ids, and ends with the
+//! audit rows of its decisions, chained (I10).
+
+use super::LedgerError;
+use super::database::{Database, Row, Statement, Transaction, Value};
+use crate::model::FactoryId;
+use crate::model::audit::{self, Entry};
+
+pub(super) struct WriteTransaction {
+    transaction: Transaction,
+    head: Head,
+    entries: Vec<Entry>,
+    dirty: bool,
+}
+
+struct Head {
+    last_id: i64,
+    snapshot_version: i64,
+    audit_number: i64,
+    audit_hash: Vec<u8>,
+}
+
+/// Makes the head row of a new ledger.
+pub(super) async fn found(database: &Database) -> Result<(), LedgerError> {
+    let mut transaction = database.begin().await?;
+    let insert = Statement::new(
+        "INSERT INTO ledger_head (id, last_id, snapshot_version, audit_number, audit_hash) VALUES ",
+    )
+    .tuple([1.into(), 0.into(), 0.into(), 0.into(), Value::from(&audit::GENESIS[..])])
+    .then(" ON CONFLICT (id) DO NOTHING");
+    transaction.execute(insert).await?;
+    Ok(transaction.commit().await?)
+}
+
+impl WriteTransaction {
+    /// Begins, and waits for every other writer to end.
+    pub(super) async fn begin(database: &Database) -> Result<Self, LedgerError> {
+        let mut transaction = database.begin().await?;
+        let lock = if database.has_row_locks() { " FOR UPDATE" } else { "" };
+        let select = Statement::new(
+            "SELECT last_id, snapshot_version, audit_number, audit_hash FROM ledger_head",
+        );
+        let rows = transaction.rows(select.then(lock)).await?;
+        let row = rows.first().ok_or_else(|| LedgerError::corrupt("no head row"))?;
+        let head = Head {
+            last_id: row.integer("last_id")?,
+            snapshot_version: row.integer("snapshot_version")?,
+            audit_number: row.integer("audit_number")?,
+            audit_hash: row.bytes("audit_hash")?,
+        };
+        Ok(Self { transaction, head, entries: Vec::new(), dirty: false })
+    }
+
+    /// An id for a new row of any table.
+    pub(super) fn next_id(&mut self) -> i64 {
+        self.head.last_id += 1;
+        self.head.last_id
+    }
+
+    /// Makes every replica read the Factories anew.
+    pub(super) fn change_snapshot(&mut self) {
+        self.head.snapshot_version += 1;
+    }
+
+    /// Adds a row to the audit log.
+    pub(super) fn note(&mut self, entry: Entry) {
+        self.entries.push(entry);
+    }
+
+    pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, sqlx::Error> {
+        self.dirty = true;
+        self.transaction.execute(statement).await
+    }
+
+    pub(super) async fn rows(&mut self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
+        self.transaction.rows(statement).await
+    }
+
+    /// Writes the audit rows and the head, and commits. Nothing of it is visible before.
+    pub(super) async fn commit(mut self) -> Result<(), LedgerError> {
+        if self.dirty || !self.entries.is_empty() {
+            self.write_audit().await?;
+            self.write_head().await?;
+        }
+        Ok(self.transaction.commit().await?)
+    }
+
+    async fn write_audit(&mut self) -> Result<(), LedgerError> {
+        let mut rows: Vec<[Value; 10]> = Vec::new();
+        for entry in std::mem::take(&mut self.entries) {
+            self.head.audit_number += 1;
+            let hash = audit::link(&self.head.audit_hash, self.head.audit_number, &entry);
+            self.head.audit_hash = hash.as_bytes().to_vec();
+            rows.push([
+                self.head.audit_number.into(),
+                entry.at.0.into(),
+                entry.factory.map(|FactoryId(id)| id).into(),
+                entry.actor.into(),
+                entry.action.into(),
+                entry.subject.into(),
+                entry.outcome.as_str().into(),
+                entry.code.into(),
+                entry.detail.into(),
+                hash.as_bytes().into(),
+            ]);
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let insert = Statement::new(
+            "INSERT INTO audit (number, at, factory_id, actor, action, subject, outcome, code, \
+             detail, hash) VALUES ",
+        );
+        self.transaction.execute(insert.tuples(rows)).await?;
+        Ok(())
+    }
+
+    async fn write_head(&mut self) -> Result<(), LedgerError> {
+        let update = Statement::new(
+            "UPDATE ledger_head SET last_id = $1, snapshot_version = $2, audit_number = $3, \
+             audit_hash = $4",
+        )
+        .bind(self.head.last_id)
+        .bind(self.head.snapshot_version)
+        .bind(self.head.audit_number)
+        .bind(self.head.audit_hash.as_slice());
+        self.transaction.execute(update).await?;
+        Ok(())
+    }
+}

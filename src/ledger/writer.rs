@@ -1,0 +1,143 @@
+//! The one writer: what arrives while a transaction is under way goes into the next one together,
+//! so that many share one sync (group commit). Each waiter is woken after the commit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::LedgerError;
+use super::batch::{Asker, Batch, Contact, Recorded, Work};
+use super::database::Database;
+use crate::keys::Signed;
+use crate::model::audit::Entry;
+use crate::model::{Refusal, Sighting};
+
+/// How much work goes into one transaction at most.
+const BATCH_LIMIT: usize = 64;
+/// How much work may wait; beyond, it is refused as busy (I11).
+const QUEUE_LIMIT: usize = 4096;
+
+#[derive(Clone)]
+pub(super) struct Writer {
+    queue: mpsc::Sender<Message>,
+    metrics: Arc<WriterMetrics>,
+}
+
+enum Message {
+    Work(Work),
+    Stop(oneshot::Sender<()>),
+}
+
+/// Counters of the writer.
+#[derive(Debug, Default)]
+pub struct WriterMetrics {
+    /// Transactions committed.
+    pub batches: AtomicU64,
+    /// Pieces of work in them.
+    pub recorded: AtomicU64,
+    /// Pieces of work that could not be recorded.
+    pub failed: AtomicU64,
+}
+
+impl Writer {
+    pub(super) fn start(database: Arc<Database>) -> Self {
+        let (queue, receiver) = mpsc::channel(QUEUE_LIMIT);
+        let metrics = Arc::new(WriterMetrics::default());
+        tokio::spawn(run(database, receiver, Arc::clone(&metrics)));
+        Self { queue, metrics }
+    }
+
+    pub(super) async fn record(&self, signed: Signed, asker: Asker) -> Result<Recorded, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Work::Record { signed: Box::new(signed), asker, reply })?;
+        answer.await.unwrap_or(Err(Refusal::LedgerUnavailable))
+    }
+
+    pub(super) async fn contact(&self, contact: Contact) -> Result<Sighting, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Work::Contact { contact, reply })?;
+        answer.await.unwrap_or(Err(Refusal::LedgerUnavailable))
+    }
+
+    pub(super) async fn note(&self, entry: Entry) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Work::Note { entry, reply })?;
+        answer.await.map_err(|_| Refusal::LedgerUnavailable)
+    }
+
+    pub(super) fn metrics(&self) -> &WriterMetrics {
+        &self.metrics
+    }
+
+    /// Waits until everything that was enqueued before is recorded, and ends the writer.
+    pub(super) async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.queue.send(Message::Stop(done)).await.is_ok() {
+            // An error means that the writer is gone already, which is what is wanted.
+            let _gone = stopped.await;
+        }
+    }
+
+    fn enqueue(&self, work: Work) -> Result<(), Refusal> {
+        self.queue.try_send(Message::Work(work)).map_err(|full_or_closed| match full_or_closed {
+            mpsc::error::TrySendError::Full(_) => Refusal::Busy,
+            mpsc::error::TrySendError::Closed(_) => Refusal::LedgerUnavailable,
+        })
+    }
+}
+
+async fn run(
+    database: Arc<Database>,
+    mut queue: mpsc::Receiver<Message>,
+    metrics: Arc<WriterMetrics>,
+) {
+    let mut messages = Vec::with_capacity(BATCH_LIMIT);
+    while queue.recv_many(&mut messages, BATCH_LIMIT).await > 0 {
+        let mut stop = None;
+        let mut works = Vec::with_capacity(messages.len());
+        for message in messages.drain(..) {
+            match message {
+                Message::Work(work) => works.push(work),
+                Message::Stop(done) => stop = Some(done),
+            }
+        }
+        write(&database, works, &metrics).await;
+        if let Some(done) = stop {
+            let _nobody_waits = done.send(());
+            return;
+        }
+    }
+}
+
+async fn write(database: &Database, works: Vec<Work>, metrics: &WriterMetrics) {
+    if works.is_empty() {
+        return;
+    }
+    let count = works.len();
+    match Batch::run(database, works).await {
+        Ok(()) => committed(metrics, count),
+        Err((_, works)) if count > 1 => {
+            // One piece of work must not take the others down with it.
+            for work in works {
+                match Batch::run(database, vec![work]).await {
+                    Ok(()) => committed(metrics, 1),
+                    Err((why, works)) => failed(metrics, &why, works),
+                }
+            }
+        }
+        Err((why, works)) => failed(metrics, &why, works),
+    }
+}
+
+fn committed(metrics: &WriterMetrics, count: usize) {
+    metrics.batches.fetch_add(1, Ordering::Relaxed);
+    metrics.recorded.fetch_add(count as u64, Ordering::Relaxed);
+}
+
+/// Tells the waiters, by dropping their reply channels, that nothing was recorded.
+fn failed(metrics: &WriterMetrics, why: &LedgerError, works: Vec<Work>) {
+    error!(error = %why, lost = works.len(), "the ledger could not record");
+    metrics.failed.fetch_add(works.len() as u64, Ordering::Relaxed);
+}

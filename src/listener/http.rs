@@ -1,0 +1,72 @@
+//! One HTTP/1.1 connection over whatever carries it.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tower::Service;
+use tower::util::BoxCloneService;
+
+/// How long a request's head may take, and an idle connection stay open.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Request lines and headers beyond this are refused with 431.
+const HEAD_LIMIT: usize = 16 * 1024;
+
+/// What a service answers with.
+pub trait HttpBody:
+    Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+{
+}
+
+impl<B> HttpBody for B where
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+{
+}
+
+/// Serves requests until the client, or `drain`, ends the connection; gives the transport back, its
+/// closing left to do. `None` if it broke.
+pub(super) async fn serve<T, S, B>(
+    transport: T,
+    service: S,
+    mut drain: watch::Receiver<bool>,
+) -> Option<T>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody + 'static,
+{
+    let service = TowerToHyperService::new(BoxCloneService::new(service));
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_LIMIT)
+        // libest compares header names by case (H-02).
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(transport), service);
+    let draining = {
+        let mut draining = pin!(async move { drain.wait_for(|drain| *drain).await.is_ok() });
+        let mut finished = poll_fn(|cx| connection.poll_without_shutdown(cx));
+        tokio::select! {
+            ended = &mut finished => {
+                if ended.is_err() { return None; }
+                false
+            }
+            _ = &mut draining => true,
+        }
+    };
+    if draining {
+        std::pin::Pin::new(&mut connection).graceful_shutdown();
+        poll_fn(|cx| connection.poll_without_shutdown(cx)).await.ok()?;
+    }
+    Some(connection.into_parts().io.into_inner())
+}

@@ -1,0 +1,45 @@
+//! An authenticated connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwap;
+
+use crate::fleet;
+use crate::keys::ActiveSnapshot;
+use crate::ledger::Ledger;
+use crate::model::Peer;
+
+/// A TLS connection whose handshake is complete. Every request carries it as an extension.
+pub struct Session {
+    peer: Peer,
+    sighted: AtomicBool,
+    ledger: Ledger,
+    active: Arc<ArcSwap<ActiveSnapshot>>,
+}
+
+impl Session {
+    pub(super) fn new(peer: Peer, ledger: Ledger, active: Arc<ArcSwap<ActiveSnapshot>>) -> Self {
+        Self { peer, sighted: AtomicBool::new(false), ledger, active }
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Says that the ledger has judged this session's certificate, in an enrolment for instance.
+    pub fn was_sighted(&self) {
+        self.sighted.store(true, Ordering::Relaxed);
+    }
+
+    /// Records, once a session, that the device was seen with its certificate: at its first request
+    /// that does not do so itself, or at the end of the session.
+    pub async fn sight(&self) {
+        let first = self.peer.certificate.is_some() && !self.sighted.swap(true, Ordering::Relaxed);
+        if first {
+            // What the certificate is good for is the affair of the request that needs it.
+            let _verdict = fleet::sight(&self.ledger, &self.active.load(), &self.peer).await;
+        }
+    }
+}

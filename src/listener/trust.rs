@@ -1,0 +1,107 @@
+//! What a handshake needs, made once from each snapshot: server certificates by host, and the
+//! Device CAs as trust anchors (one verification per chain, and two CAs of one name side by side).
+
+use std::sync::Arc;
+
+use rustls::DistinguishedName;
+use rustls::crypto::CryptoProvider;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, TrustAnchor};
+use tracing::warn;
+use webpki::anchor_from_trusted_cert;
+
+use crate::keys::{ActiveSnapshot, ServerIdentity};
+use crate::model::{DeviceCaId, DeviceCaState, FactoryId, FactoryTrust, ServerPurpose};
+use crate::pki::Name;
+
+/// The TLS side of a snapshot.
+pub struct TlsTrust {
+    pub(super) provider: Arc<CryptoProvider>,
+    pub(super) anchors: Vec<TrustAnchor<'static>>,
+    /// Whose anchor stands at the same place in `anchors`.
+    pub(super) anchor_owners: Vec<(FactoryId, DeviceCaId)>,
+    pub(super) hints: Vec<DistinguishedName>,
+    pub(super) revoked: Vec<Name>,
+    servers: Vec<Server>,
+}
+
+struct Server {
+    factory: FactoryId,
+    host: String,
+    certificate: Arc<SingleCertAndKey>,
+}
+
+impl TlsTrust {
+    /// Makes it. A certificate that TLS cannot use is left out, with a warning: the others go on.
+    pub fn new(active: &ActiveSnapshot) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut trust = Self {
+            anchors: Vec::new(),
+            anchor_owners: Vec::new(),
+            hints: Vec::new(),
+            revoked: Vec::new(),
+            servers: Vec::new(),
+            provider,
+        };
+        for factory in &active.snapshot().factories {
+            trust.add_anchors(factory);
+            let Some(identity) = active.server(factory.factory.id, ServerPurpose::Est) else {
+                continue;
+            };
+            match certified_key(identity, factory, &trust.provider) {
+                Ok(certificate) => trust.servers.push(Server {
+                    factory: factory.factory.id,
+                    host: factory.factory.est_host.as_str().to_owned(),
+                    certificate: Arc::new(certificate),
+                }),
+                Err(why) => {
+                    warn!(factory = %factory.factory.name, error = %why, "no server certificate");
+                }
+            }
+        }
+        trust
+    }
+
+    fn add_anchors(&mut self, factory: &FactoryTrust) {
+        for ca in &factory.device_cas {
+            let subject = ca.certificate.subject();
+            if ca.state == DeviceCaState::Revoked {
+                self.revoked.push(subject.clone());
+                continue;
+            }
+            match anchor_from_trusted_cert(&CertificateDer::from(ca.certificate.der())) {
+                Ok(anchor) => {
+                    self.anchors.push(anchor.to_owned());
+                    self.anchor_owners.push((factory.factory.id, ca.id));
+                    self.hints.push(DistinguishedName::from(subject.der().to_vec()));
+                }
+                Err(why) => warn!(device_ca = %subject, error = %why, "not a trust anchor"),
+            }
+        }
+    }
+
+    /// The Factory of a host name, else the only one, with its server certificate.
+    pub(super) fn server(&self, host: Option<&str>) -> Option<(FactoryId, Arc<SingleCertAndKey>)> {
+        let named = host.and_then(|host| {
+            self.servers.iter().find(|server| server.host.eq_ignore_ascii_case(host))
+        });
+        let server = named.or(match self.servers.as_slice() {
+            [only] => Some(only),
+            _ => None,
+        })?;
+        Some((server.factory, Arc::clone(&server.certificate)))
+    }
+}
+
+fn certified_key(
+    identity: &ServerIdentity,
+    factory: &FactoryTrust,
+    provider: &CryptoProvider,
+) -> Result<SingleCertAndKey, rustls::Error> {
+    // The root goes along: libest and others that hold only part of the chain can then build it.
+    let chain = std::iter::once(&identity.certificate).chain(factory.factory.root.as_ref());
+    let chain = chain.map(|one| CertificateDer::from(one.der().to_vec())).collect();
+    let key = PrivatePkcs8KeyDer::from(identity.key.pkcs8().to_vec());
+    let certified = CertifiedKey::from_der(chain, key.into(), provider)?;
+    Ok(SingleCertAndKey::from(certified))
+}

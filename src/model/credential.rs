@@ -1,0 +1,203 @@
+//! The credentials of a device and how they change state: rules I3, I5, I6 and I7 as a pure
+//! function over what the ledger knows.
+
+use super::{DeviceCaState, Refusal};
+use crate::pki::Fingerprint;
+
+/// How many pending credentials a device may have; beyond, the oldest is dropped (I3). An agent
+/// that retries makes a new key each time and only ever installs the newest.
+pub const PENDING_LIMIT: usize = 16;
+
+/// What a credential is to its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CredentialState {
+    /// Issued, not yet seen in use.
+    Pending,
+    /// The one in use.
+    Current,
+    /// Replaced by one that was seen in use later.
+    Superseded,
+    /// Forbidden by an operator.
+    Denied,
+}
+
+/// A credential as the ledger knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownCredential {
+    /// Its row; later ones are higher.
+    pub id: i64,
+    /// SHA-256 of the certificate.
+    pub fingerprint: Fingerprint,
+    /// SHA-256 of its public key.
+    pub key: Fingerprint,
+    /// Its state.
+    pub state: CredentialState,
+}
+
+/// A device as the ledger knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// Its row.
+    pub id: i64,
+    /// Whether an operator allowed it to come back once with a credential that would be refused.
+    pub allowed_once: bool,
+    /// Its credentials, oldest first.
+    pub credentials: Vec<KnownCredential>,
+}
+
+/// The certificate that a device proved to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presented {
+    /// SHA-256 of the certificate.
+    pub fingerprint: Fingerprint,
+    /// SHA-256 of its public key.
+    pub key: Fingerprint,
+}
+
+/// What it means that a device was seen with a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sighting {
+    /// The first contact: register the device, with this as its current credential.
+    FirstContact,
+    /// Its current credential, as expected.
+    Expected,
+    /// Its pending credential is in use: the device switched.
+    Confirmed {
+        /// The credential, now current.
+        credential: i64,
+        /// What it replaces.
+        superseded: Vec<i64>,
+    },
+    /// A certificate that is new to the ledger, for a key of the device that it knows.
+    Adopted {
+        /// What it replaces.
+        superseded: Vec<i64>,
+    },
+    /// Accepted by the operator's one-shot allowance.
+    Allowed {
+        /// The known credential that becomes current again, or none: adopt the certificate.
+        credential: Option<i64>,
+        /// What it replaces.
+        superseded: Vec<i64>,
+    },
+}
+
+impl Sighting {
+    /// Judges a certificate that was presented in a device's name. `device` is `None` if the
+    /// ledger knows no such device; `issuer` is the state of the Device CA of the certificate.
+    ///
+    /// # Errors
+    /// The refusal, by rules I5, I6 and I7.
+    pub fn judge(
+        device: Option<&KnownDevice>,
+        presented: Presented,
+        issuer: DeviceCaState,
+    ) -> Result<Self, Refusal> {
+        if issuer == DeviceCaState::Revoked {
+            return Err(Refusal::CaRevoked);
+        }
+        let Some(device) = device else {
+            return match issuer {
+                DeviceCaState::Enabled => Ok(Self::FirstContact),
+                _ => Err(Refusal::CaDisabledUnregistered),
+            };
+        };
+        match device.find(presented) {
+            Some(known) if known.fingerprint == presented.fingerprint => device.returns(known),
+            Some(known) => match known.state {
+                CredentialState::Pending | CredentialState::Current => {
+                    Ok(Self::Adopted { superseded: device.up_to(known) })
+                }
+                CredentialState::Superseded => {
+                    device.allowance(None, Refusal::CredentialSuperseded)
+                }
+                CredentialState::Denied => Err(Refusal::CredentialDenied),
+            },
+            None => device.allowance(None, Refusal::CredentialUnknown),
+        }
+    }
+}
+
+impl KnownDevice {
+    /// The credential with that certificate, else the newest with that key.
+    fn find(&self, presented: Presented) -> Option<&KnownCredential> {
+        let newest_first = || self.credentials.iter().rev();
+        newest_first()
+            .find(|known| known.fingerprint == presented.fingerprint)
+            .or_else(|| newest_first().find(|known| known.key == presented.key))
+    }
+
+    fn returns(&self, known: &KnownCredential) -> Result<Sighting, Refusal> {
+        match known.state {
+            CredentialState::Current => Ok(Sighting::Expected),
+            CredentialState::Pending => Ok(Sighting::Confirmed {
+                credential: known.id,
+                superseded: self.up_to(known).into_iter().filter(|id| *id != known.id).collect(),
+            }),
+            CredentialState::Superseded => {
+                self.allowance(Some(known.id), Refusal::CredentialSuperseded)
+            }
+            CredentialState::Denied => Err(Refusal::CredentialDenied),
+        }
+    }
+
+    fn allowance(&self, credential: Option<i64>, refusal: Refusal) -> Result<Sighting, Refusal> {
+        if !self.allowed_once {
+            return Err(refusal);
+        }
+        let superseded = self.in_state(CredentialState::Current).map(|known| known.id).collect();
+        Ok(Sighting::Allowed { credential, superseded })
+    }
+
+    /// What a session with `known` makes obsolete: the current credential, and every pending one
+    /// up to `known`. Later pending ones stay: the device may just have been given them.
+    fn up_to(&self, known: &KnownCredential) -> Vec<i64> {
+        let obsolete = |one: &&KnownCredential| match one.state {
+            CredentialState::Current => true,
+            CredentialState::Pending => one.id <= known.id,
+            CredentialState::Superseded | CredentialState::Denied => false,
+        };
+        self.credentials.iter().filter(obsolete).map(|one| one.id).collect()
+    }
+
+    fn in_state(&self, state: CredentialState) -> impl Iterator<Item = &KnownCredential> {
+        self.credentials.iter().filter(move |known| known.state == state)
+    }
+
+    /// The pending credentials to drop so that one more fits below [`PENDING_LIMIT`].
+    pub fn pending_to_drop(&self) -> Vec<i64> {
+        let pending: Vec<i64> =
+            self.in_state(CredentialState::Pending).map(|known| known.id).collect();
+        let excess = (pending.len() + 1).saturating_sub(PENDING_LIMIT);
+        pending.into_iter().take(excess).collect()
+    }
+
+    /// Sets the state of some of its credentials.
+    pub fn set_state(&mut self, ids: &[i64], state: CredentialState) {
+        for known in self.credentials.iter_mut().filter(|known| ids.contains(&known.id)) {
+            known.state = state;
+        }
+    }
+}
+
+impl CredentialState {
+    /// The word for it in the ledger and the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Current => "current",
+            Self::Superseded => "superseded",
+            Self::Denied => "denied",
+        }
+    }
+
+    /// The state that [`Self::as_str`] writes as `text`.
+    pub fn from_word(text: &str) -> Option<Self> {
+        let all = [Self::Pending, Self::Current, Self::Superseded, Self::Denied];
+        all.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+#[cfg(test)]
+#[path = "credential_tests.rs"]
+mod tests;

@@ -1,0 +1,143 @@
+//! The state machine of credentials, by cases and by random walks.
+
+use proptest::prelude::*;
+
+use super::{
+    CredentialState, DeviceCaState, Fingerprint, KnownCredential, KnownDevice, PENDING_LIMIT,
+    Presented, Refusal, Sighting,
+};
+use CredentialState::{Current, Denied, Pending, Superseded};
+
+/// A device whose credential number n has certificate n and key n.
+fn device(states: &[CredentialState]) -> KnownDevice {
+    let credentials = (0_i64..).zip(states).map(|(id, state)| credential(id, *state)).collect();
+    KnownDevice { id: 1, allowed_once: false, credentials }
+}
+
+fn credential(id: i64, state: CredentialState) -> KnownCredential {
+    let Presented { fingerprint, key } = presented(id, id);
+    KnownCredential { id, fingerprint, key, state }
+}
+
+fn presented(certificate: i64, key: i64) -> Presented {
+    Presented {
+        fingerprint: Fingerprint::of(format!("certificate {certificate}").as_bytes()),
+        key: Fingerprint::of(format!("key {key}").as_bytes()),
+    }
+}
+
+fn judge(device: &KnownDevice, shown: Presented) -> Result<Sighting, Refusal> {
+    Sighting::judge(Some(device), shown, DeviceCaState::Enabled)
+}
+
+#[test]
+fn i3_a_session_with_the_pending_one_supersedes_the_current_and_older_pendings() {
+    let device = device(&[Current, Pending, Pending, Pending]);
+    assert_eq!(
+        judge(&device, presented(2, 2)),
+        Ok(Sighting::Confirmed { credential: 2, superseded: vec![0, 1] })
+    );
+}
+
+#[test]
+fn i5_a_disabled_ca_registers_nobody_and_keeps_its_devices() {
+    let shown = presented(0, 0);
+    let disabled = DeviceCaState::Disabled;
+    assert_eq!(
+        Sighting::judge(None, shown, disabled).unwrap_err().code(),
+        "ca-disabled-unregistered"
+    );
+    assert_eq!(Sighting::judge(Some(&device(&[Current])), shown, disabled), Ok(Sighting::Expected));
+}
+
+#[test]
+fn i5_a_revoked_ca_refuses_even_the_current_one() {
+    let verdict =
+        Sighting::judge(Some(&device(&[Current])), presented(0, 0), DeviceCaState::Revoked);
+    assert_eq!(verdict.unwrap_err().code(), "ca-revoked");
+}
+
+#[test]
+fn i6_a_certificate_known_neither_by_itself_nor_by_key_is_an_alarm() {
+    let refusal = judge(&device(&[Current]), presented(9, 9)).unwrap_err();
+    assert_eq!(refusal.code(), "credential-unknown");
+    assert!(refusal.is_alarm());
+}
+
+#[test]
+fn i6_a_new_certificate_for_the_current_key_is_adopted() {
+    assert_eq!(
+        judge(&device(&[Current]), presented(9, 0)),
+        Ok(Sighting::Adopted { superseded: vec![0] })
+    );
+}
+
+#[test]
+fn i7_a_superseded_one_that_comes_back_is_an_alarm_until_allowed_once() {
+    let mut device = device(&[Superseded, Current]);
+    let refusal = judge(&device, presented(0, 0)).unwrap_err();
+    assert_eq!(refusal.code(), "credential-superseded");
+    assert!(refusal.is_alarm());
+
+    device.allowed_once = true;
+    assert_eq!(
+        judge(&device, presented(0, 0)),
+        Ok(Sighting::Allowed { credential: Some(0), superseded: vec![1] })
+    );
+}
+
+#[test]
+fn a_denied_one_stays_denied_even_when_the_device_is_allowed_once() {
+    let mut device = device(&[Denied]);
+    device.allowed_once = true;
+    assert_eq!(judge(&device, presented(0, 0)).unwrap_err().code(), "credential-denied");
+}
+
+#[test]
+fn i3_pendings_are_capped_oldest_first() {
+    let states = [&[Current][..], &[Pending; PENDING_LIMIT]].concat();
+    assert_eq!(device(&states).pending_to_drop(), vec![1]);
+    assert!(device(&states[1..PENDING_LIMIT]).pending_to_drop().is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Issue,
+    Switch(usize),
+}
+
+proptest! {
+    /// Whatever is issued and whichever of its still valid credentials the device then uses:
+    /// it always has exactly one current one, and the one that it used last is accepted.
+    #[test]
+    fn i3_a_device_is_never_without_an_accepted_credential(
+        steps in prop::collection::vec(
+            prop_oneof![Just(Step::Issue), (0_usize..8).prop_map(Step::Switch)], 0..60)
+    ) {
+        let mut device = device(&[Current]);
+        let mut held = 0;
+        for step in steps {
+            match step {
+                Step::Issue => {
+                    let dropped = device.pending_to_drop();
+                    device.set_state(&dropped, Superseded);
+                    let id = i64::try_from(device.credentials.len()).unwrap();
+                    device.credentials.push(credential(id, Pending));
+                }
+                Step::Switch(back) => {
+                    let pending: Vec<i64> =
+                        device.in_state(Pending).map(|one| one.id).collect();
+                    let Some(id) = pending.iter().rev().nth(back) else { continue };
+                    let Ok(Sighting::Confirmed { credential, superseded }) =
+                        judge(&device, presented(*id, *id)) else { panic!("not confirmed") };
+                    device.set_state(&superseded, Superseded);
+                    device.set_state(&[credential], Current);
+                    held = *id;
+                }
+            }
+            prop_assert_eq!(device.in_state(Current).count(), 1);
+            prop_assert!(device.in_state(Pending).count() <= PENDING_LIMIT);
+            prop_assert_eq!(judge(&device, presented(held, held)), Ok(Sighting::Expected));
+        }
+    }
+}

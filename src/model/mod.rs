@@ -1,0 +1,38 @@
+//! The nouns of the house and their state machines. Pure: no I/O, no clock of its own.
+
+pub mod audit;
+mod credential;
+mod device;
+mod device_ca;
+mod factory;
+mod peer;
+mod profile;
+mod refusal;
+mod snapshot;
+
+pub use credential::{
+    CredentialState, KnownCredential, KnownDevice, PENDING_LIMIT, Presented, Sighting,
+};
+pub use device::DeviceName;
+pub use device_ca::{DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState};
+pub use factory::{Factory, FactoryId, FactoryName, HostName, ServerPurpose};
+pub use peer::{Peer, PeerCertificate};
+pub use profile::{AnswerStyle, EnrolmentProfile, KeyKind, Label, Operation};
+pub use refusal::{Class, KeyRefusal, Refusal};
+pub use snapshot::{FactoryTrust, Profiles, Snapshot};
+
+/// Text that is not the name or word that it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a {what}: {rule}")]
+pub struct NotA {
+    what: &'static str,
+    text: String,
+    rule: &'static str,
+}
+
+impl NotA {
+    fn new(what: &'static str, text: &str, rule: &'static str) -> Self {
+        let text = text.chars().take(80).collect();
+        Self { what, text, rule }
+    }
+}

@@ -1,0 +1,180 @@
+//! Whether, and as what, a request is granted: simpleenroll and simplereenroll (RFC 7030 §4.2).
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use const_oid::db::rfc5280::ID_KP_CLIENT_AUTH;
+use data_encoding::BASE64;
+
+use super::requester::{Requester, device_name};
+use crate::clock::UnixTime;
+use crate::model::{
+    DeviceCa, DeviceName, EnrolmentProfile, FactoryId, KeyRefusal, Label, Operation, Refusal,
+};
+use crate::pki::{
+    Certificate, CertificationRequest, Extension, KeyUsageSet, KeyUsages, Malformed, Name,
+    PublicKey, SignatureFault, Validity,
+};
+
+/// Certificates begin this many seconds in the past, for devices whose clock is slow (I12).
+const BACKDATED_SECONDS: i64 = 5 * 60;
+
+/// Permission to sign one certificate. Only [`judge`] makes it.
+#[expect(clippy::manual_non_exhaustive, reason = "the private field keeps this crate out as well")]
+pub struct Grant {
+    /// In which Factory.
+    pub factory: FactoryId,
+    /// For which device.
+    pub device: DeviceName,
+    /// Which operation was asked for.
+    pub operation: Operation,
+    /// Under which label.
+    pub label: Option<Label>,
+    /// The Device CA that shall sign; `issuing_ca.certificate` names the issuer.
+    pub issuing_ca: DeviceCa,
+    /// The subject, in the request's own bytes.
+    pub subject: Name,
+    /// The key.
+    pub public_key: PublicKey,
+    /// From when until when.
+    pub validity: Validity,
+    /// Every extension.
+    pub extensions: Vec<Extension>,
+    _judged: (),
+}
+
+/// Judges a request.
+///
+/// # Errors
+/// The refusal, the cheap checks before the costly ones.
+pub fn judge(
+    requester: &Requester<'_>,
+    operation: Operation,
+    label: Option<&Label>,
+    profile: &EnrolmentProfile,
+    request: &CertificationRequest,
+    now: UnixTime,
+) -> Result<Grant, Refusal> {
+    let device = device_of(requester, operation, request)?;
+    check_key(profile, request.public_key())?;
+    let usages = key_usage(request)?;
+    check_channel_binding(requester, profile, request)?;
+    request.verify().map_err(|fault| match fault {
+        SignatureFault::Algorithm => Refusal::CsrSignatureAlgorithm,
+        SignatureFault::Wrong => Refusal::CsrSignature,
+    })?;
+
+    let issuing_ca = requester.trust.issuing_ca().ok_or(Refusal::NoIssuingCa)?;
+    let ca_end = issuing_ca.certificate.validity().not_after;
+    let validity = Validity {
+        not_before: now.plus(-BACKDATED_SECONDS),
+        not_after: now.plus(profile.validity_seconds).min(ca_end),
+    };
+    if validity.not_after <= now {
+        return Err(Refusal::NoIssuingCa);
+    }
+    Ok(Grant {
+        factory: requester.trust.factory.id,
+        device,
+        operation,
+        label: label.cloned(),
+        extensions: extensions(request, usages, &issuing_ca.certificate)
+            .map_err(|why| Refusal::CsrMalformed(why.to_string()))?,
+        issuing_ca: issuing_ca.clone(),
+        subject: request.subject().clone(),
+        public_key: request.public_key().clone(),
+        validity,
+        _judged: (),
+    })
+}
+
+/// The device that the request is for: by rule I4 the requester itself, byte for byte, on
+/// simpleenroll too. A registration authority may enrol others, and renew itself like any device.
+fn device_of(
+    requester: &Requester<'_>,
+    operation: Operation,
+    request: &CertificationRequest,
+) -> Result<DeviceName, Refusal> {
+    if request.changes_subject() {
+        return Err(Refusal::SubjectChangeRequested);
+    }
+    if requester.registration_authority && operation == Operation::SimpleEnroll {
+        return device_name(request.subject(), requester.trust);
+    }
+    let own: &Certificate = &requester.certificate.certificate;
+    if request.subject() != own.subject() {
+        return Err(Refusal::SubjectMismatch);
+    }
+    if request.extensions().subject_alt_name != own.extensions().subject_alt_name {
+        return Err(Refusal::SanMismatch);
+    }
+    Ok(requester.name.clone())
+}
+
+fn check_key(profile: &EnrolmentProfile, key: &PublicKey) -> Result<(), Refusal> {
+    if profile.keys.iter().any(|kind| kind.covers(key.algorithm())) {
+        return Ok(());
+    }
+    Err(Refusal::KeyNotAllowed(KeyRefusal {
+        found: key.algorithm().to_string(),
+        allowed: profile.keys.clone(),
+    }))
+}
+
+/// The key usage asked for, within what a device may have; digitalSignature if none is asked for.
+fn key_usage(request: &CertificationRequest) -> Result<KeyUsageSet, Refusal> {
+    let asked = request.extensions();
+    if asked.ca {
+        return Err(Refusal::CaRequested);
+    }
+    let purposes = asked.extended_key_usage.as_deref();
+    if purposes.is_some_and(|purposes| purposes != [ID_KP_CLIENT_AUTH]) {
+        return Err(Refusal::ExtendedKeyUsageNotAllowed);
+    }
+    let needed = KeyUsages::DigitalSignature;
+    let allowed =
+        needed | KeyUsages::NonRepudiation | KeyUsages::KeyEncipherment | KeyUsages::KeyAgreement;
+    let usages = asked.key_usage.unwrap_or(needed.into());
+    if !allowed.contains(usages) || !usages.contains(needed) {
+        return Err(Refusal::KeyUsageNotAllowed);
+    }
+    Ok(usages)
+}
+
+/// Proof-of-possession linking (RFC 7030 §3.5) with the `tls-exporter` of RFC 9266. Where there is
+/// no exporter, a challengePassword cannot be verified and so is refused, never ignored.
+fn check_channel_binding(
+    requester: &Requester<'_>,
+    profile: &EnrolmentProfile,
+    request: &CertificationRequest,
+) -> Result<(), Refusal> {
+    match (request.challenge_password(), requester.peer.channel_binding) {
+        (None, _) if profile.require_challenge_password => Err(Refusal::ChallengePasswordMissing),
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Refusal::ChannelBindingUnavailable),
+        (Some(password), Some(binding)) => {
+            verify_slices_are_equal(password, BASE64.encode(&binding).as_bytes())
+                .map_err(|_| Refusal::ChallengePasswordWrong)
+        }
+    }
+}
+
+fn extensions(
+    request: &CertificationRequest,
+    usages: KeyUsageSet,
+    issuer: &Certificate,
+) -> Result<Vec<Extension>, Malformed> {
+    let mut extensions = vec![
+        Extension::end_entity()?,
+        Extension::key_usage(usages)?,
+        Extension::extended_key_usage(vec![ID_KP_CLIENT_AUTH], true)?,
+    ];
+    if let Some(value) = &request.extensions().subject_alt_name {
+        extensions.push(Extension::subject_alt_name(value, request.subject().is_empty()));
+    }
+    extensions.push(Extension::subject_key_identifier(request.public_key())?);
+    extensions.push(Extension::authority_key_identifier(&issuer.key_identifier()?)?);
+    Ok(extensions)
+}
+
+#[cfg(test)]
+#[path = "enrolment_tests.rs"]
+mod tests;

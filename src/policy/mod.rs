@@ -1,0 +1,10 @@
+//! Verdicts: `(request, peer, snapshot, now) -> Grant | Refusal`. Pure.
+//!
+//! What only the ledger knows (is this credential current, is this CA still enabled?) is judged by
+//! [`crate::model::Sighting::judge`] inside the transaction that records.
+
+mod enrolment;
+mod requester;
+
+pub use enrolment::{Grant, judge};
+pub use requester::{Requester, authenticate};

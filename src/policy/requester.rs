@@ -1,0 +1,78 @@
+//! Who asks: authentication by client certificate (RFC 7030 §3.3.2), before anything is read.
+
+use const_oid::ObjectIdentifier;
+
+use crate::clock::UnixTime;
+use crate::model::{DeviceCa, DeviceName, FactoryTrust, Peer, PeerCertificate, Refusal, Snapshot};
+use crate::pki::Name;
+
+/// id-kp-cmcRA (RFC 6402 §2.10).
+const CMC_RA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.28");
+
+/// Somebody whose certificate is accepted, within one Factory.
+#[expect(clippy::manual_non_exhaustive, reason = "the private field keeps this crate out as well")]
+pub struct Requester<'a> {
+    /// The peer.
+    pub peer: &'a Peer,
+    /// Its certificate.
+    pub certificate: &'a PeerCertificate,
+    /// The Factory of the certificate's Device CA.
+    pub trust: &'a FactoryTrust,
+    /// The Device CA of the certificate.
+    pub device_ca: &'a DeviceCa,
+    /// The name in its certificate.
+    pub name: DeviceName,
+    /// Whether the configuration lets it ask on behalf of others (E-25).
+    pub registration_authority: bool,
+    _authenticated: (),
+}
+
+/// Judges the peer's certificate against the present snapshot: a connection that is open already
+/// loses its rights with its Device CA.
+///
+/// # Errors
+/// The refusal: no certificate, its time, its Device CA, its subject.
+pub fn authenticate<'a>(
+    peer: &'a Peer,
+    snapshot: &'a Snapshot,
+    now: UnixTime,
+) -> Result<Requester<'a>, Refusal> {
+    let certificate = peer.certificate.as_ref().ok_or(Refusal::ClientCertificateRequired)?;
+    let validity = certificate.certificate.validity();
+    if now < validity.not_before {
+        return Err(Refusal::CertificateNotYetValid);
+    }
+    if now > validity.not_after {
+        return Err(Refusal::CertificateExpired);
+    }
+    let trust = snapshot.factory(peer.factory).ok_or(Refusal::CertificateUntrusted)?;
+    let device_ca = trust.device_ca(certificate.device_ca).ok_or(Refusal::CertificateUntrusted)?;
+    if !trust.trusted_cas().any(|ca| ca.id == device_ca.id) {
+        return Err(Refusal::CaRevoked);
+    }
+    let name = device_name(certificate.certificate.subject(), trust)?;
+    let purposes = certificate.certificate.extensions().extended_key_usage.as_deref();
+    let key = certificate.certificate.public_key().fingerprint();
+    Ok(Requester {
+        peer,
+        certificate,
+        trust,
+        device_ca,
+        name,
+        registration_authority: purposes.unwrap_or_default().contains(&CMC_RA)
+            && snapshot.registration_authorities.contains(&key),
+        _authenticated: (),
+    })
+}
+
+/// The device that a subject names: its common name, in the Factory of its organizational unit.
+pub(super) fn device_name(subject: &Name, trust: &FactoryTrust) -> Result<DeviceName, Refusal> {
+    let name = subject.common_name().and_then(|name| DeviceName::parse(name).ok());
+    let name = name.ok_or(Refusal::IdentityMalformed)?;
+    let factory = trust.factory.name.as_str();
+    let units = subject.organizational_units();
+    if !trust.factory.any_organizational_unit && !units.iter().any(|unit| unit == factory) {
+        return Err(Refusal::OuMismatch);
+    }
+    Ok(name)
+}

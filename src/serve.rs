@@ -1,0 +1,206 @@
+//! The server: builds its parts, starts them, follows the ledger, drains.
+
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::api::{self, AdminToken, Api};
+use crate::config::Config;
+use crate::enrol::Enrolments;
+use crate::est;
+use crate::keys::{ActiveSnapshot, KeyEncryptionKey};
+use crate::ledger::Ledger;
+use crate::listener::{EstListener, PlainListener, TrustHandle};
+use crate::telemetry::Metrics;
+
+/// How often the ledger is asked whether a Factory changed.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// How long requests that are under way may take when the server ends.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A server that runs.
+pub struct Server {
+    est_address: SocketAddr,
+    api_address: SocketAddr,
+    follower: Arc<Follower>,
+    ledger: Ledger,
+    tasks: JoinSet<()>,
+    drain: watch::Sender<bool>,
+}
+
+/// Keeps the snapshot in use that of the ledger.
+struct Follower {
+    config: Config,
+    ledger: Ledger,
+    key_encryption: Arc<KeyEncryptionKey>,
+    active: Arc<ArcSwap<ActiveSnapshot>>,
+    trust: TrustHandle,
+    metrics: Arc<Metrics>,
+}
+
+impl Server {
+    /// Starts a server on both of its addresses.
+    ///
+    /// # Errors
+    /// When the data folder, the ledger, its keys or an address cannot be had.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        make_data_dir(&config.data_dir)?;
+        let key_encryption = Arc::new(KeyEncryptionKey::open_or_create(&config.key_file())?);
+        let token_file = config.admin_token_file();
+        let admin = AdminToken::open_or_create(&token_file)
+            .with_context(|| format!("the admin token in {}", token_file.display()))?;
+        let ledger = open_ledger(&config).await?;
+        let active = load(&config, &ledger, &key_encryption).await?;
+        let active = Arc::new(ArcSwap::from_pointee(active));
+        let metrics = Arc::new(Metrics::default());
+
+        let est = EstListener::bind(
+            config.est_listen,
+            ledger.clone(),
+            Arc::clone(&active),
+            Arc::clone(&metrics),
+        )
+        .await
+        .with_context(|| format!("est.listen: {}", config.est_listen))?;
+        let api = PlainListener::bind(config.api_listen)
+            .await
+            .with_context(|| format!("api.listen: {}", config.api_listen))?;
+        let (est_address, api_address) = (est.address()?, api.address()?);
+        let follower = Arc::new(Follower {
+            config,
+            ledger: ledger.clone(),
+            key_encryption: Arc::clone(&key_encryption),
+            active: Arc::clone(&active),
+            trust: est.trust(),
+            metrics: Arc::clone(&metrics),
+        });
+        follower.note_version();
+
+        let (drain, draining) = watch::channel(false);
+        let enrolments = Enrolments::new(ledger.clone(), Arc::clone(&active));
+        let est_service = est::router(enrolments, Arc::clone(&metrics));
+        let api_service =
+            api::router(Api { ledger: ledger.clone(), active, key_encryption, admin, metrics });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(est.serve(est_service, draining.clone()));
+        tasks.spawn(api.serve(api_service, draining.clone()));
+        tasks.spawn(Arc::clone(&follower).follow(draining));
+        info!(est = %est_address, api = %api_address, "estd is up");
+        Ok(Self { est_address, api_address, follower, ledger, tasks, drain })
+    }
+
+    /// Where EST listens.
+    pub fn est_address(&self) -> SocketAddr {
+        self.est_address
+    }
+
+    /// Where the API listens.
+    pub fn api_address(&self) -> SocketAddr {
+        self.api_address
+    }
+
+    /// Its ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Reads the Factories anew, now. Open connections go on.
+    ///
+    /// # Errors
+    /// When the ledger fails, or a key does not open; what was in use stays.
+    pub async fn reload(&self) -> anyhow::Result<()> {
+        self.follower.reload().await
+    }
+
+    /// Takes no new connection, lets requests that are under way have their answers, and ends.
+    pub async fn stop(mut self) {
+        info!("draining");
+        // Nobody listening means that everything has ended already.
+        let _nobody = self.drain.send(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if timeout(DRAIN_TIMEOUT, ended).await.is_err() {
+            warn!("some connections did not end in time");
+        }
+        self.ledger.close().await;
+        info!("estd is down");
+    }
+}
+
+impl Follower {
+    async fn follow(self: Arc<Self>, mut drain: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = sleep(FOLLOW_INTERVAL) => {}
+                _ = drain.wait_for(|drain| *drain) => return,
+            }
+            if let Err(why) = self.reload_if_changed().await {
+                error!(error = format!("{why:#}"), "cannot follow the ledger");
+            }
+        }
+    }
+
+    async fn reload_if_changed(&self) -> anyhow::Result<()> {
+        let version = self.ledger.snapshot_version().await?;
+        if version == self.active.load().snapshot().version {
+            return Ok(());
+        }
+        self.reload().await
+    }
+
+    async fn reload(&self) -> anyhow::Result<()> {
+        let active = load(&self.config, &self.ledger, &self.key_encryption).await?;
+        info!(version = active.snapshot().version, "the Factories have changed");
+        self.active.store(Arc::new(active));
+        self.trust.reload();
+        self.note_version();
+        Ok(())
+    }
+
+    fn note_version(&self) {
+        self.metrics.snapshot(self.active.load().snapshot().version);
+    }
+}
+
+async fn load(
+    config: &Config,
+    ledger: &Ledger,
+    key_encryption: &KeyEncryptionKey,
+) -> anyhow::Result<ActiveSnapshot> {
+    let profiles = config.profiles.clone();
+    let authorities = config.registration_authorities.clone();
+    Ok(ActiveSnapshot::load(ledger, key_encryption, profiles, authorities).await?)
+}
+
+/// Makes the folder of keys, for its owner alone, unless it is there.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_data_dir(path: &Path) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("data_dir: {}", path.display()))
+}
+
+/// Opens the ledger that the configuration names.
+///
+/// # Errors
+/// When it cannot be opened; the error says where it was looked for, without its password.
+pub async fn open_ledger(config: &Config) -> anyhow::Result<Ledger> {
+    let shown = match config.ledger.rsplit_once('@') {
+        Some((_, host)) => format!("…@{host}"),
+        None => config.ledger.clone(),
+    };
+    Ledger::open(&config.ledger).await.with_context(|| format!("ledger.url: {shown}"))
+}

@@ -1,0 +1,100 @@
+//! Counters for Prometheus.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// What was asked and how it went: `ok` or a refusal's code.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Verdict {
+    /// The operation.
+    pub operation: &'static str,
+    /// `ok` or the refusal's code.
+    pub verdict: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// The server's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<Verdict, Counter>,
+    handshakes: Family<Outcome, Counter>,
+    connections: Gauge<i64, AtomicI64>,
+    batches: Counter<u64, AtomicU64>,
+    snapshot_version: Gauge<i64, AtomicI64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("estd");
+        let requests = Family::default();
+        let handshakes = Family::default();
+        let connections = Gauge::default();
+        let batches = Counter::default();
+        let snapshot_version = Gauge::default();
+        registry.register("est_requests", "EST requests by verdict", requests.clone());
+        registry.register("tls_handshakes", "TLS handshakes by outcome", handshakes.clone());
+        registry.register("connections", "Open TLS connections", connections.clone());
+        registry.register("ledger_batches", "Ledger transactions of the writer", batches.clone());
+        registry.register(
+            "snapshot_version",
+            "Version of the Factories that this server acts by",
+            snapshot_version.clone(),
+        );
+        Self { registry, requests, handshakes, connections, batches, snapshot_version }
+    }
+}
+
+impl Metrics {
+    /// Counts an answered request.
+    pub fn request(&self, operation: &'static str, verdict: &'static str) {
+        self.requests.get_or_create(&Verdict { operation, verdict }).inc();
+    }
+
+    /// Counts a handshake that ended: `ok`, a refusal's code, or `failed`.
+    pub fn handshake(&self, outcome: &'static str) {
+        self.handshakes.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    /// Counts a connection until the guard is dropped.
+    pub fn connection(&self) -> impl Drop + Send + use<> {
+        self.connections.inc();
+        OpenConnection(self.connections.clone())
+    }
+
+    /// Notes the version of the snapshot in use.
+    pub fn snapshot(&self, version: i64) {
+        self.snapshot_version.set(version);
+    }
+
+    /// Everything as Prometheus reads it. `batches` is how many transactions the ledger's writer
+    /// has committed so far.
+    ///
+    /// # Errors
+    /// Never: it is written into a string.
+    pub fn to_text(&self, batches: u64) -> Result<String, std::fmt::Error> {
+        let behind = batches.saturating_sub(self.batches.get());
+        self.batches.inc_by(behind);
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+struct OpenConnection(Gauge<i64, AtomicI64>);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
