@@ -10,7 +10,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use data_encoding::HEXLOWER;
@@ -76,5 +76,5 @@ fn token(headers: &HeaderMap) -> Option<&[u8]> {
         let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"Bearer ").then_some(token)
     });
-    bearer.or_else(|| headers.get("osf-token").map(|value| value.as_bytes()))
+    bearer.or_else(|| headers.get("osf-token").map(HeaderValue::as_bytes))
 }

@@ -5,6 +5,7 @@ use tracing::error;
 
 use super::{Global, output};
 use crate::config::ServeOverrides;
+use crate::model::Label;
 use crate::serve::Server;
 use crate::telemetry;
 
@@ -21,8 +22,7 @@ impl Serve {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let config = global.config(&self.overrides)?;
         if self.check {
-            let labels: Vec<&str> =
-                config.profiles.labelled.keys().map(|label| label.as_str()).collect();
+            let labels: Vec<&str> = config.profiles.labelled.keys().map(Label::as_str).collect();
             output::line("The configuration can be used.")?;
             output::line(&format!("data_dir    {}", config.data_dir.display()))?;
             output::line(&format!("est.listen  {}", config.est_listen))?;

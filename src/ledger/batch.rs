@@ -15,7 +15,7 @@ use crate::keys::Signed;
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{
     CredentialState, DeviceCaId, DeviceCaState, DeviceName, FactoryId, KnownCredential,
-    KnownDevice, Presented, Refusal, Sighting,
+    KnownDevice, Label, Presented, Refusal, Sighting,
 };
 use crate::pki::{Certificate, Fingerprint};
 use crate::policy::Requester;
@@ -251,7 +251,7 @@ impl Batch {
             credential.into(),
             certificate.serial().contents().into(),
             grant.operation.as_str().into(),
-            grant.label.as_ref().map(|label| label.as_str()).into(),
+            grant.label.as_ref().map(Label::as_str).into(),
             asker.certificate().as_bytes().into(),
             asker.address().to_string().into(),
             self.now.0.into(),

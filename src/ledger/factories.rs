@@ -163,7 +163,7 @@ impl Ledger {
             let subject = key.public_key.to_string();
             transaction.note(change(key.factory, actor, "make-key", subject, purpose.to_owned()));
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// Installs certificates, all or none.

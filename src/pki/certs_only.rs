@@ -70,7 +70,7 @@ mod tests {
     use cms::signed_data::SignedData;
     use der::{Decode, Encode};
 
-    use super::{certs_only, read_certs_only};
+    use super::{Certificate, certs_only, read_certs_only};
 
     fn certificate(name: &str) -> Vec<u8> {
         let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -101,6 +101,6 @@ mod tests {
     fn certs_only_gives_back_what_was_put_in() {
         let one = certificate("one");
         let read = read_certs_only(&certs_only(&[&one]).unwrap()).unwrap();
-        assert_eq!(read.iter().map(|one| one.der()).collect::<Vec<_>>(), [one]);
+        assert_eq!(read.iter().map(Certificate::der).collect::<Vec<_>>(), [one]);
     }
 }
