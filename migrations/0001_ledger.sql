@@ -87,6 +87,20 @@ CREATE TABLE enrolment (
 );
 CREATE INDEX enrolment_credential ON enrolment (credential_id);
 
+-- A request under a profile that wants a person's approval (RFC 7030 §4.2.3, status 202).
+CREATE TABLE held_request (
+    id BIGINT PRIMARY KEY,
+    factory_id BIGINT NOT NULL REFERENCES factory (id),
+    device TEXT NOT NULL,
+    request_sha256 BYTEA NOT NULL,
+    operation TEXT NOT NULL,
+    key_algorithm TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'approved', 'rejected')),
+    asked_at BIGINT NOT NULL,
+    decided_at BIGINT,
+    UNIQUE (factory_id, device, request_sha256)
+);
+
 CREATE TABLE audit (
     number BIGINT PRIMARY KEY,
     at BIGINT NOT NULL,

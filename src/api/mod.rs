@@ -7,6 +7,7 @@ mod devices;
 mod error;
 mod factories;
 mod health;
+mod held_requests;
 mod selection;
 
 use std::sync::Arc;
@@ -50,6 +51,9 @@ pub fn router(api: Api) -> Router {
         .route("/devices", get(devices::list))
         .route("/devices/{name}", get(devices::show))
         .route("/devices/{name}/allow", post(devices::allow))
+        .route("/held-requests", get(held_requests::list))
+        .route("/held-requests/{id}/approve", post(held_requests::approve))
+        .route("/held-requests/{id}/reject", post(held_requests::reject))
         .route("/audit", get(audit::list))
         .route("/audit/verification", get(audit::verify))
         .fallback(error::not_found)

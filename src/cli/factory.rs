@@ -162,7 +162,7 @@ impl SetUp {
     async fn init(&self, new: &New) -> anyhow::Result<factory::DevelopmentRoot> {
         let random = SystemRandom::new();
         let new = new.parse()?;
-        factory::init(&self.ledger, &self.key_encryption, new, &random, ACTOR).await
+        Ok(factory::init(&self.ledger, &self.key_encryption, new, &random, ACTOR).await?)
     }
 
     async fn request(&self, new: &New) -> anyhow::Result<Vec<factory::PendingRequest>> {

@@ -8,6 +8,7 @@ mod device;
 mod device_ca;
 mod factory;
 mod output;
+mod request;
 mod serve;
 
 use std::process::ExitCode;
@@ -64,6 +65,9 @@ enum Command {
     /// The Factory's devices
     #[command(subcommand)]
     Device(device::Device),
+    /// Requests that wait for an operator's approval
+    #[command(subcommand)]
+    Request(request::Request),
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -93,6 +97,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Factory(command) => command.run(&global).await,
         Command::DeviceCa(command) => command.run(&global).await,
         Command::Device(command) => command.run(&global).await,
+        Command::Request(command) => command.run(&global).await,
         Command::Audit(command) => return command.run(&global).await,
         Command::Client(command) => command.run(&global).await,
     };

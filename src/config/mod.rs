@@ -178,6 +178,7 @@ fn profile(
         require_challenge_password: written
             .require_challenge_password
             .unwrap_or(default.require_challenge_password),
+        approval: written.approval.map_or(default.approval, Into::into),
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) struct Profile {
     pub(super) validity_days: Option<i64>,
     pub(super) keys: Option<Vec<KeyKind>>,
     pub(super) require_challenge_password: Option<bool>,
+    pub(super) approval: Option<Approval>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -62,6 +63,13 @@ pub(super) struct Profile {
 pub(super) enum AnswerStyle {
     Rfc7030,
     Fioconfig,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Approval {
+    Automatic,
+    Manual,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -78,6 +86,15 @@ impl From<AnswerStyle> for model::AnswerStyle {
         match written {
             AnswerStyle::Rfc7030 => Self::Rfc7030,
             AnswerStyle::Fioconfig => Self::Fioconfig,
+        }
+    }
+}
+
+impl From<Approval> for model::Approval {
+    fn from(written: Approval) -> Self {
+        match written {
+            Approval::Automatic => Self::Automatic,
+            Approval::Manual => Self::Manual,
         }
     }
 }

@@ -9,11 +9,11 @@ use tracing::{error, info, warn};
 
 use crate::clock::UnixTime;
 use crate::keys::{self, ActiveSnapshot};
-use crate::ledger::{Asker, Contact, Ledger, Recorded};
+use crate::ledger::{Asker, Contact, Held, Ledger, Recorded};
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{EnrolmentProfile, Label, Operation, Peer, Refusal};
 use crate::pki::CertificationRequest;
-use crate::policy::{self, Requester};
+use crate::policy::{self, Judged, Requester};
 
 /// Issues certificates.
 pub struct Enrolments {
@@ -39,6 +39,14 @@ impl Refused {
     pub fn by_ledger(&self) -> bool {
         self.by_ledger
     }
+}
+
+/// What became of a request that was not refused.
+pub enum Enrolled {
+    /// The certificate is issued and on record.
+    Issued(Recorded),
+    /// It waits for an operator; the client shall ask again with the same request.
+    Waiting,
 }
 
 /// A request to enrol, decoded.
@@ -74,10 +82,17 @@ impl Enrolments {
         requester: &Requester<'_>,
         request: &EnrolmentRequest<'_>,
         now: UnixTime,
-    ) -> Result<Recorded, Refused> {
+    ) -> Result<Enrolled, Refused> {
         let EnrolmentRequest { operation, label, profile, csr } = *request;
         let grant = match policy::judge(requester, operation, label, profile, csr, now) {
-            Ok(grant) => grant,
+            Ok(Judged::Granted(grant)) => grant,
+            Ok(Judged::ToApprove(unapproved)) => {
+                match self.ledger.hold(unapproved, csr.fingerprint(), asker(requester)).await {
+                    Ok(Held::Approved(grant)) => grant,
+                    Ok(Held::Waiting) => return Ok(Enrolled::Waiting),
+                    Err(refusal) => return Err(refused_by_ledger(refusal, requester, operation)),
+                }
+            }
             Err(refusal) => return Err(self.refuse(requester.peer, operation, refusal).await),
         };
         let Some(key) = active.signing_key(&grant.issuing_ca) else {
@@ -101,13 +116,9 @@ impl Enrolments {
                     until = %recorded.certificate().validity().not_after,
                     "issued"
                 );
-                Ok(recorded)
+                Ok(Enrolled::Issued(recorded))
             }
-            // The ledger has recorded its own refusals, and cannot record that it is away.
-            Err(refusal) => {
-                log(&refusal, requester.name.as_str(), operation);
-                Err(Refused { refusal, by_ledger: true })
-            }
+            Err(refusal) => Err(refused_by_ledger(refusal, requester, operation)),
         }
     }
 
@@ -132,6 +143,12 @@ impl Enrolments {
             Err(unavailable) => Refused { refusal: unavailable, by_ledger: false },
         }
     }
+}
+
+/// The ledger has recorded its own refusals, and cannot record that it is away.
+fn refused_by_ledger(refusal: Refusal, requester: &Requester<'_>, operation: Operation) -> Refused {
+    log(&refusal, requester.name.as_str(), operation);
+    Refused { refusal, by_ledger: true }
 }
 
 fn asker(requester: &Requester<'_>) -> Asker {

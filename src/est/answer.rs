@@ -16,6 +16,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// When a client may ask again, in seconds (H-06).
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("30");
+/// The same where a person must decide first (E-40).
+const APPROVAL_SECONDS: HeaderValue = HeaderValue::from_static("60");
 /// There is no registered scheme for TLS client certificates; one that no client knows makes none
 /// of them ask its user for a password (RFC 9110 §11.6.1 wants some scheme).
 const CLIENT_CERTIFICATE: HeaderValue =
@@ -43,6 +45,14 @@ pub(super) fn issued(
     };
     let der = certs_only(&[recorded.certificate().der()])?;
     Ok(respond(status, content_type, text(&der, request)))
+}
+
+/// A request that waits for an operator (RFC 7030 §4.2.3).
+pub(super) fn waiting() -> Response<Body> {
+    let body = "the request waits for an operator's approval: ask again with the same request\n";
+    let mut response = respond(StatusCode::ACCEPTED, TEXT, body.to_owned());
+    response.headers_mut().insert(RETRY_AFTER, APPROVAL_SECONDS);
+    response
 }
 
 /// Nothing, on purpose.

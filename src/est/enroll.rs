@@ -5,8 +5,7 @@ use axum::response::Response;
 
 use super::{Est, answer, body, target::Target};
 use crate::clock::UnixTime;
-use crate::enrol::{EnrolmentRequest, Refused};
-use crate::ledger::Recorded;
+use crate::enrol::{Enrolled, EnrolmentRequest, Refused};
 use crate::listener::Session;
 use crate::model::{AnswerStyle, Refusal};
 use crate::policy;
@@ -21,12 +20,14 @@ pub(super) async fn post(
     let (head, body) = request.into_parts();
     let answered = enrol(est, session, target, &head.headers, body).await;
     let response = match &answered {
-        Ok((recorded, style)) => answer::issued(recorded, *style, &head.headers),
+        Ok((Enrolled::Issued(recorded), style)) => answer::issued(recorded, *style, &head.headers),
+        Ok((Enrolled::Waiting, _)) => Ok(answer::waiting()),
         Err(refused) => Ok(answer::refused(refused)),
     };
     match (response, &answered) {
-        (Ok(response), Ok(_)) => {
-            est.metrics.request(operation, "ok");
+        (Ok(response), Ok((enrolled, _))) => {
+            let waiting = matches!(enrolled, Enrolled::Waiting);
+            est.metrics.request(operation, if waiting { "waiting" } else { "ok" });
             response
         }
         (Ok(response), Err(refused)) => {
@@ -44,7 +45,7 @@ async fn enrol(
     target: &Target,
     headers: &axum::http::HeaderMap,
     body: axum::body::Body,
-) -> Result<(Recorded, AnswerStyle), Refused> {
+) -> Result<(Enrolled, AnswerStyle), Refused> {
     let (enrolments, peer, operation) = (&est.enrolments, session.peer(), target.operation);
     let now = UnixTime::now();
     let active = enrolments.active();

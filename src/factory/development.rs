@@ -1,14 +1,42 @@
 //! A development Factory in one step: a root of its own signs everything at once.
 
-use anyhow::Context;
 use aws_lc_rs::rand::SystemRandom;
 
-use super::{Authority, Locals, RequestedKey, classify, pending_requests, request_keys};
+use super::{
+    Authority, AuthorityError, InstallError, Locals, RequestError, RequestedKey, classify,
+    pending_requests, request_keys,
+};
 use crate::clock::UnixTime;
 use crate::keys::KeyEncryptionKey;
-use crate::ledger::{Ledger, NewFactory};
+use crate::ledger::{ChangeError, Ledger, LedgerError, NewFactory};
 use crate::model::{Factory, FactoryName};
-use crate::pki::CertificationRequest;
+use crate::pki::{CertificationRequest, Malformed};
+
+/// Why a development Factory could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The root could not be made, or could not sign.
+    #[error("the root: {0}")]
+    Root(#[from] AuthorityError),
+    /// The Factory could not be added, or its certificates not be installed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The keys could not be made.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// What was made does not fit together.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// A request that was just made cannot be read.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// The Factory that was just added is gone.
+    #[error("the Factory that was just added is gone")]
+    Gone,
+}
 
 /// The root of a development Factory. Its key is the operator's: it is kept nowhere else.
 pub struct DevelopmentRoot(pub Authority);
@@ -23,11 +51,11 @@ pub async fn init(
     new: NewFactory,
     random: &SystemRandom,
     actor: &str,
-) -> anyhow::Result<DevelopmentRoot> {
+) -> Result<DevelopmentRoot, InitError> {
     let now = UnixTime::now();
     let name = new.name.clone();
-    let root = Authority::root(&name, now, random).context("making the root")?;
-    ledger.add_factory(new, actor).await.context("adding the Factory")?;
+    let root = Authority::root(&name, now, random)?;
+    ledger.add_factory(new, actor).await?;
     let factory = find(ledger, &name).await?;
     request_keys(ledger, key_encryption, &factory, &RequestedKey::ALL, random, actor).await?;
 
@@ -48,7 +76,7 @@ pub async fn init(
     Ok(DevelopmentRoot(root))
 }
 
-async fn find(ledger: &Ledger, name: &FactoryName) -> anyhow::Result<Factory> {
+async fn find(ledger: &Ledger, name: &FactoryName) -> Result<Factory, InitError> {
     let found = ledger.factories().await?.into_iter().find(|trust| trust.factory.name == *name);
-    Ok(found.context("the Factory that was just added is gone")?.factory)
+    found.map(|trust| trust.factory).ok_or(InitError::Gone)
 }

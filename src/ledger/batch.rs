@@ -1,7 +1,7 @@
 //! One transaction of the writer: reads what it must know of all its work at once, judges each in
 //! order, writes all of it at once, and answers after the commit.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,11 +14,11 @@ use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{
-    CredentialState, DeviceCaId, DeviceCaState, DeviceName, FactoryId, KnownCredential,
-    KnownDevice, Label, Presented, Refusal, Sighting,
+    CredentialState, DeviceCaId, DeviceCaState, DeviceName, FactoryId, HELD_LIMIT, HeldState,
+    KnownCredential, KnownDevice, Label, Presented, Refusal, Sighting,
 };
 use crate::pki::{Certificate, Fingerprint};
-use crate::policy::Requester;
+use crate::policy::{Grant, Requester, Unapproved};
 
 /// How old, in seconds, the record of a device's last contact may grow before it is written anew.
 const LAST_SEEN_RESOLUTION: i64 = 60;
@@ -79,12 +79,44 @@ impl Recorded {
 }
 
 pub(super) enum Work {
-    Record { signed: Box<Signed>, asker: Asker, reply: oneshot::Sender<Result<Recorded, Refusal>> },
-    Contact { contact: Contact, reply: oneshot::Sender<Result<Sighting, Refusal>> },
-    Note { entry: Entry, reply: oneshot::Sender<()> },
+    Record {
+        signed: Box<Signed>,
+        asker: Asker,
+        reply: oneshot::Sender<Result<Recorded, Refusal>>,
+    },
+    Contact {
+        contact: Contact,
+        reply: oneshot::Sender<Result<Sighting, Refusal>>,
+    },
+    Hold {
+        unapproved: Box<Unapproved>,
+        request: Fingerprint,
+        asker: Asker,
+        reply: oneshot::Sender<Result<Held, Refusal>>,
+    },
+    Note {
+        entry: Entry,
+        reply: oneshot::Sender<()>,
+    },
 }
 
-type Verdict = Result<Sighting, Refusal>;
+/// What became of a request that an operator must approve.
+pub enum Held {
+    /// It waits.
+    Waiting,
+    /// An operator approved it: sign it.
+    Approved(Grant),
+}
+
+/// What the transaction decided.
+enum Ruling {
+    Seen(Sighting),
+    Waiting,
+    Approved,
+    Noted,
+}
+
+type Verdict = Result<Ruling, Refusal>;
 type DeviceKey = (FactoryId, DeviceName);
 
 /// What the transaction has read and will write.
@@ -93,8 +125,16 @@ pub(super) struct Batch {
     now: UnixTime,
     devices: HashMap<DeviceKey, KnownDevice>,
     cas: HashMap<DeviceCaId, DeviceCaState>,
+    held: HashMap<DeviceKey, Vec<HeldFacts>>,
     last_seen: HashMap<i64, i64>,
     changes: Changes,
+}
+
+/// A held request as the ledger knows it.
+struct HeldFacts {
+    id: i64,
+    request: Fingerprint,
+    state: HeldState,
 }
 
 #[derive(Default)]
@@ -106,6 +146,8 @@ struct Changes {
     used: BTreeSet<i64>,
     seen: BTreeSet<i64>,
     allowances_used: BTreeSet<i64>,
+    held: Vec<[Value; 9]>,
+    forgotten: BTreeSet<i64>,
 }
 
 impl Batch {
@@ -133,6 +175,7 @@ impl Batch {
             now: UnixTime::now(),
             devices: HashMap::new(),
             cas: HashMap::new(),
+            held: HashMap::new(),
             last_seen: HashMap::new(),
             changes: Changes::default(),
         };
@@ -154,6 +197,34 @@ impl Batch {
         if works.iter().any(|work| work.device().is_some()) {
             self.read_cas().await?;
         }
+        let holds = works.iter().filter(|work| matches!(work, Work::Hold { .. }));
+        let held: HashSet<_> = holds.filter_map(Work::device).collect();
+        for (factory, device) in held {
+            self.read_held(factory, device).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_held(
+        &mut self,
+        factory: FactoryId,
+        device: &DeviceName,
+    ) -> Result<(), LedgerError> {
+        let select = Statement::new(
+            "SELECT id, request_sha256, state FROM held_request \
+             WHERE factory_id = $1 AND device = $2 ORDER BY id",
+        );
+        let select = select.bind(factory.0).bind(device.as_str());
+        let mut known = Vec::new();
+        for row in self.transaction.rows(select).await? {
+            let state = row.text("state")?;
+            known.push(HeldFacts {
+                id: row.integer("id")?,
+                request: fingerprint(&row, "request_sha256")?,
+                state: HeldState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
+            });
+        }
+        self.held.insert((factory, device.clone()), known);
         Ok(())
     }
 
@@ -209,6 +280,15 @@ impl Batch {
                     let action = grant.operation.as_str();
                     self.refused(action, asker.name(), grant.factory, &grant.device, refusal);
                 }
+                verdict.map(Ruling::Seen)
+            }
+            Work::Hold { unapproved, request, asker, .. } => {
+                let verdict = self.hold(unapproved.grant(), *request, asker);
+                if let Err(refusal) = &verdict {
+                    let grant = unapproved.grant();
+                    let action = grant.operation.as_str();
+                    self.refused(action, asker.name(), grant.factory, &grant.device, refusal);
+                }
                 verdict
             }
             Work::Contact { contact, .. } => {
@@ -217,21 +297,55 @@ impl Batch {
                     let device = &contact.device;
                     self.refused("connect", device, contact.factory, device, refusal);
                 }
-                verdict
+                verdict.map(Ruling::Seen)
             }
             Work::Note { entry, .. } => {
                 self.transaction.note(entry.clone());
-                Ok(Sighting::Expected)
+                Ok(Ruling::Noted)
             }
         }
     }
 
-    fn enrol(&mut self, signed: &Signed, asker: &Asker) -> Verdict {
+    fn asked_by(&mut self, asker: &Asker) -> Result<Sighting, Refusal> {
+        match asker {
+            Asker::Device(contact) => self.contact(contact),
+            Asker::RegistrationAuthority { .. } => Ok(Sighting::Expected),
+        }
+    }
+
+    /// Finds what an operator has said to the same request before, or lets it wait.
+    fn hold(&mut self, grant: &Grant, request: Fingerprint, asker: &Asker) -> Verdict {
+        self.asked_by(asker)?;
+        let key = (grant.factory, grant.device.clone());
+        let known = self.held.entry(key.clone()).or_default();
+        match known.iter().find(|held| held.request == request).map(|held| held.state) {
+            Some(HeldState::Approved) => return Ok(Ruling::Approved),
+            Some(HeldState::Rejected) => return Err(Refusal::RequestRejected),
+            Some(HeldState::Waiting) => return Ok(Ruling::Waiting),
+            None => {}
+        }
+        let id = self.transaction.next_id();
+        known.push(HeldFacts { id, request, state: HeldState::Waiting });
+        let excess = known.len().saturating_sub(HELD_LIMIT);
+        self.changes.forgotten.extend(known.drain(..excess).map(|held| held.id));
+        self.changes.held.push([
+            id.into(),
+            grant.factory.0.into(),
+            grant.device.as_str().into(),
+            request.as_bytes().into(),
+            grant.operation.as_str().into(),
+            grant.public_key.algorithm().to_string().into(),
+            HeldState::Waiting.as_str().into(),
+            self.now.0.into(),
+            None::<i64>.into(),
+        ]);
+        self.done("hold", asker.name(), &key, format!("request {request} waits for approval"));
+        Ok(Ruling::Waiting)
+    }
+
+    fn enrol(&mut self, signed: &Signed, asker: &Asker) -> Result<Sighting, Refusal> {
         let grant = signed.grant();
-        let sighting = match asker {
-            Asker::Device(contact) => self.contact(contact)?,
-            Asker::RegistrationAuthority { .. } => Sighting::Expected,
-        };
+        let sighting = self.asked_by(asker)?;
         if self.cas.get(&grant.issuing_ca.id) != Some(&DeviceCaState::Enabled) {
             return Err(Refusal::IssuingCaDisabled);
         }
@@ -267,7 +381,7 @@ impl Batch {
         Ok(sighting)
     }
 
-    fn contact(&mut self, contact: &Contact) -> Verdict {
+    fn contact(&mut self, contact: &Contact) -> Result<Sighting, Refusal> {
         let key = (contact.factory, contact.device.clone());
         let certificate = &contact.certificate;
         let presented = Presented {
@@ -446,7 +560,15 @@ impl Batch {
         let seen = "UPDATE device SET last_seen_at = $1 WHERE id IN ";
         self.update(Statement::new(seen).bind(now), changes.seen).await?;
         let allowed = "UPDATE device SET allowed_once = 0 WHERE id IN ";
-        self.update(Statement::new(allowed), changes.allowances_used).await
+        self.update(Statement::new(allowed), changes.allowances_used).await?;
+        self.insert(
+            "INSERT INTO held_request (id, factory_id, device, request_sha256, operation, \
+             key_algorithm, state, asked_at, decided_at) VALUES ",
+            changes.held,
+        )
+        .await?;
+        let forget = Statement::new("DELETE FROM held_request WHERE id IN ");
+        self.update(forget, changes.forgotten).await
     }
 
     async fn insert<const N: usize>(
@@ -472,17 +594,18 @@ fn known_credential(row: &Row) -> Result<Option<KnownCredential>, LedgerError> {
     let Some(id) = row.maybe_integer("credential_id")? else {
         return Ok(None);
     };
-    let fingerprint = |column: &str| {
-        Fingerprint::from_bytes(&row.bytes(column)?)
-            .ok_or_else(|| LedgerError::corrupt(format!("a {column} of another length")))
-    };
     let state = row.text("state")?;
     Ok(Some(KnownCredential {
         id,
-        fingerprint: fingerprint("sha256")?,
-        key: fingerprint("public_key_sha256")?,
+        fingerprint: fingerprint(row, "sha256")?,
+        key: fingerprint(row, "public_key_sha256")?,
         state: CredentialState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
     }))
+}
+
+pub(super) fn fingerprint(row: &Row, column: &str) -> Result<Fingerprint, LedgerError> {
+    Fingerprint::from_bytes(&row.bytes(column)?)
+        .ok_or_else(|| LedgerError::corrupt(format!("a {column} of another length")))
 }
 
 impl Work {
@@ -491,6 +614,9 @@ impl Work {
         match self {
             Self::Record { signed, .. } => Some((signed.grant().factory, &signed.grant().device)),
             Self::Contact { contact, .. } => Some((contact.factory, &contact.device)),
+            Self::Hold { unapproved, .. } => {
+                Some((unapproved.grant().factory, &unapproved.grant().device))
+            }
             Self::Note { .. } => None,
         }
     }
@@ -503,7 +629,16 @@ impl Work {
                 let _gone = reply.send(verdict.map(|_| Recorded { certificate }));
             }
             Self::Contact { reply, .. } => {
-                let _gone = reply.send(verdict);
+                let _gone = reply.send(verdict.map(|ruling| match ruling {
+                    Ruling::Seen(sighting) => sighting,
+                    Ruling::Waiting | Ruling::Approved | Ruling::Noted => Sighting::Expected,
+                }));
+            }
+            Self::Hold { unapproved, reply, .. } => {
+                let _gone = reply.send(verdict.map(|ruling| match ruling {
+                    Ruling::Approved => Held::Approved(unapproved.approved()),
+                    Ruling::Waiting | Ruling::Seen(_) | Ruling::Noted => Held::Waiting,
+                }));
             }
             Self::Note { reply, .. } => {
                 let _gone = reply.send(());

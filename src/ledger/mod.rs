@@ -9,22 +9,26 @@ mod batch;
 mod database;
 mod devices;
 mod factories;
+mod held_requests;
 mod transaction;
 mod writer;
 
 use std::sync::Arc;
 
 pub use audit::{AuditRow, ChainFault};
-pub use batch::{Asker, Contact, Recorded};
+pub use batch::{Asker, Contact, Held, Recorded};
 pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
 pub use factories::{
     ChangeError, ChangeRefused, InstalledCertificate, InstalledServerCertificate, NewFactory,
     StoredKey,
 };
+pub use held_requests::{Decision, HeldRequest};
 pub use writer::WriterMetrics;
 
 use crate::keys::Signed;
 use crate::model::{Refusal, Sighting, audit::Entry};
+use crate::pki::Fingerprint;
+use crate::policy::Unapproved;
 use database::{Database, Statement};
 use writer::Writer;
 
@@ -78,6 +82,20 @@ impl Ledger {
     /// The refusal, or that the ledger cannot record anything.
     pub async fn contact(&self, contact: Contact) -> Result<Sighting, Refusal> {
         self.writer.contact(contact).await
+    }
+
+    /// Gives the grant back if an operator has approved the same request before; else it waits.
+    ///
+    /// # Errors
+    /// The operator's no, a refusal that only the ledger could know of, or that it cannot record
+    /// anything.
+    pub async fn hold(
+        &self,
+        unapproved: Unapproved,
+        request: Fingerprint,
+        asker: Asker,
+    ) -> Result<Held, Refusal> {
+        self.writer.hold(unapproved, request, asker).await
     }
 
     /// Records a decision that no other verb records, a refusal above all.

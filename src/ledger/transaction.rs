@@ -72,6 +72,12 @@ impl WriteTransaction {
         self.transaction.execute(statement).await
     }
 
+    /// Executes a statement that changes rows and returns some.
+    pub(super) async fn change(&mut self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
+        self.dirty = true;
+        self.transaction.rows(statement).await
+    }
+
     pub(super) async fn rows(&mut self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
         self.transaction.rows(statement).await
     }

@@ -8,11 +8,13 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::LedgerError;
-use super::batch::{Asker, Batch, Contact, Recorded, Work};
+use super::batch::{Asker, Batch, Contact, Held, Recorded, Work};
 use super::database::Database;
 use crate::keys::Signed;
 use crate::model::audit::Entry;
 use crate::model::{Refusal, Sighting};
+use crate::pki::Fingerprint;
+use crate::policy::Unapproved;
 
 /// How much work goes into one transaction at most.
 const BATCH_LIMIT: usize = 64;
@@ -58,6 +60,17 @@ impl Writer {
     pub(super) async fn contact(&self, contact: Contact) -> Result<Sighting, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Work::Contact { contact, reply })?;
+        answer.await.unwrap_or(Err(Refusal::LedgerUnavailable))
+    }
+
+    pub(super) async fn hold(
+        &self,
+        unapproved: Unapproved,
+        request: Fingerprint,
+        asker: Asker,
+    ) -> Result<Held, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Work::Hold { unapproved: Box::new(unapproved), request, asker, reply })?;
         answer.await.unwrap_or(Err(Refusal::LedgerUnavailable))
     }
 

@@ -5,6 +5,7 @@ mod credential;
 mod device;
 mod device_ca;
 mod factory;
+mod held_request;
 mod peer;
 mod profile;
 mod refusal;
@@ -16,8 +17,9 @@ pub use credential::{
 pub use device::DeviceName;
 pub use device_ca::{DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState};
 pub use factory::{Factory, FactoryId, FactoryName, HostName, ServerPurpose};
+pub use held_request::{HELD_LIMIT, HeldRequestId, HeldState};
 pub use peer::{Peer, PeerCertificate};
-pub use profile::{AnswerStyle, EnrolmentProfile, KeyKind, Label, Operation};
+pub use profile::{AnswerStyle, Approval, EnrolmentProfile, KeyKind, Label, Operation};
 pub use refusal::{Class, KeyRefusal, Refusal};
 pub use snapshot::{FactoryTrust, Profiles, Snapshot};
 

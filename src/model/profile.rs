@@ -92,6 +92,15 @@ pub enum AnswerStyle {
     Fioconfig,
 }
 
+/// Who says yes to a request that the rules allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// The rules alone.
+    Automatic,
+    /// An operator; until then the answer is 202 (RFC 7030 §4.2.3).
+    Manual,
+}
+
 /// A kind of key that requests may bring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyKind {
@@ -143,6 +152,8 @@ pub struct EnrolmentProfile {
     pub keys: Vec<KeyKind>,
     /// Whether a request must bind itself to its TLS session by a challengePassword (E-21).
     pub require_challenge_password: bool,
+    /// Who says yes.
+    pub approval: Approval,
 }
 
 impl Default for EnrolmentProfile {
@@ -152,6 +163,7 @@ impl Default for EnrolmentProfile {
             validity_seconds: 365 * 24 * 3600,
             keys: KeyKind::ALL.to_vec(),
             require_challenge_password: false,
+            approval: Approval::Automatic,
         }
     }
 }

@@ -119,6 +119,8 @@ refusals! {
     /// The subject names no device.
     Forbidden "identity-malformed" IdentityMalformed:
         "the subject has no single common name that could be a device's name";
+    /// An operator said no.
+    Forbidden "request-rejected" RequestRejected: "an operator rejected this request";
     /// The certificate is of no Device CA.
     Forbidden "certificate-untrusted" CertificateUntrusted:
         "the client certificate was issued by no Device CA of this server";

@@ -7,7 +7,8 @@ use data_encoding::BASE64;
 use super::requester::{Requester, device_name};
 use crate::clock::UnixTime;
 use crate::model::{
-    DeviceCa, DeviceName, EnrolmentProfile, FactoryId, KeyRefusal, Label, Operation, Refusal,
+    Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryId, KeyRefusal, Label, Operation,
+    Refusal,
 };
 use crate::pki::{
     Certificate, CertificationRequest, Extension, KeyUsageSet, KeyUsages, Malformed, Name,
@@ -41,6 +42,29 @@ pub struct Grant {
     _judged: (),
 }
 
+/// A grant that an operator must approve before it can be signed.
+pub struct Unapproved(Grant);
+
+impl Unapproved {
+    /// What would be granted.
+    pub fn grant(&self) -> &Grant {
+        &self.0
+    }
+
+    /// The grant, for the ledger to give out once it holds the operator's approval.
+    pub(crate) fn approved(self) -> Grant {
+        self.0
+    }
+}
+
+/// What the rules say to a request that they do not refuse.
+pub enum Judged {
+    /// Sign it.
+    Granted(Grant),
+    /// Ask an operator.
+    ToApprove(Unapproved),
+}
+
 /// Judges a request.
 ///
 /// # Errors
@@ -52,7 +76,7 @@ pub fn judge(
     profile: &EnrolmentProfile,
     request: &CertificationRequest,
     now: UnixTime,
-) -> Result<Grant, Refusal> {
+) -> Result<Judged, Refusal> {
     let device = device_of(requester, operation, request)?;
     check_key(profile, request.public_key())?;
     let usages = key_usage(request)?;
@@ -71,7 +95,7 @@ pub fn judge(
     if validity.not_after <= now {
         return Err(Refusal::NoIssuingCa);
     }
-    Ok(Grant {
+    let grant = Grant {
         factory: requester.trust.factory.id,
         device,
         operation,
@@ -83,6 +107,10 @@ pub fn judge(
         public_key: request.public_key().clone(),
         validity,
         _judged: (),
+    };
+    Ok(match profile.approval {
+        Approval::Automatic => Judged::Granted(grant),
+        Approval::Manual => Judged::ToApprove(Unapproved(grant)),
     })
 }
 

@@ -6,5 +6,5 @@
 mod enrolment;
 mod requester;
 
-pub use enrolment::{Grant, judge};
+pub use enrolment::{Grant, Judged, Unapproved, judge};
 pub use requester::{Requester, authenticate};
