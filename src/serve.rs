@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
-use crate::api::{self, AdminToken, Api};
+use crate::api::{self, AdminToken, Api, Apply};
 use crate::config::Config;
 use crate::enrol::Enrolments;
 use crate::est;
@@ -45,6 +45,8 @@ struct Follower {
     key_encryption: Arc<KeyEncryptionKey>,
     active: Arc<ArcSwap<ActiveSnapshot>>,
     trust: TrustHandle,
+    /// One at a time, so that an older snapshot never follows a newer one.
+    reloading: Mutex<()>,
     metrics: Arc<Metrics>,
 }
 
@@ -82,6 +84,7 @@ impl Server {
             key_encryption: Arc::clone(&key_encryption),
             active: Arc::clone(&active),
             trust: est.trust(),
+            reloading: Mutex::new(()),
             metrics: Arc::clone(&metrics),
         });
         follower.note_version();
@@ -89,8 +92,14 @@ impl Server {
         let (drain, draining) = watch::channel(false);
         let enrolments = Enrolments::new(ledger.clone(), Arc::clone(&active));
         let est_service = est::router(enrolments, Arc::clone(&metrics));
-        let api_service =
-            api::router(Api { ledger: ledger.clone(), active, key_encryption, admin, metrics });
+        let api_service = api::router(Api {
+            ledger: ledger.clone(),
+            active,
+            key_encryption,
+            admin,
+            apply: apply(&follower),
+            metrics,
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(est.serve(est_service, draining.clone()));
         tasks.spawn(api.serve(api_service, draining.clone()));
@@ -136,6 +145,15 @@ impl Server {
     }
 }
 
+/// What the API calls after a change.
+fn apply(follower: &Arc<Follower>) -> Apply {
+    let follower = Arc::clone(follower);
+    Box::new(move || {
+        let follower = Arc::clone(&follower);
+        Box::pin(async move { follower.follow_now().await })
+    })
+}
+
 impl Follower {
     async fn follow(self: Arc<Self>, mut drain: watch::Receiver<bool>) {
         loop {
@@ -143,9 +161,13 @@ impl Follower {
                 () = sleep(FOLLOW_INTERVAL) => {}
                 _ = drain.wait_for(|drain| *drain) => return,
             }
-            if let Err(why) = self.reload_if_changed().await {
-                error!(error = format!("{why:#}"), "cannot follow the ledger");
-            }
+            self.follow_now().await;
+        }
+    }
+
+    async fn follow_now(&self) {
+        if let Err(why) = self.reload_if_changed().await {
+            error!(error = format!("{why:#}"), "cannot follow the ledger");
         }
     }
 
@@ -158,6 +180,7 @@ impl Follower {
     }
 
     async fn reload(&self) -> anyhow::Result<()> {
+        let _alone = self.reloading.lock().await;
         let active = load(&self.config, &self.ledger, &self.key_encryption).await?;
         info!(version = active.snapshot().version, "the Factories have changed");
         self.active.store(Arc::new(active));

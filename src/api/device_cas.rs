@@ -97,6 +97,7 @@ pub(super) async fn add(
         return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
     }
     api.ledger.install(factory.id, &found, ACTOR).await?;
+    (api.apply)().await;
     let Json(all) = list(State(api), Query(query)).await?;
     Ok((StatusCode::CREATED, Json(all)))
 }

@@ -10,6 +10,7 @@ mod health;
 mod held_requests;
 mod selection;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -27,6 +28,9 @@ use crate::telemetry::Metrics;
 /// The largest body that is read: a bundle of certificates.
 const BODY_LIMIT: usize = 256 * 1024;
 
+/// Makes the server act by what the ledger says now; whoever starts the server knows how.
+pub type Apply = Box<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// What the handlers share.
 pub struct Api {
     /// The ledger.
@@ -37,6 +41,8 @@ pub struct Api {
     pub key_encryption: Arc<KeyEncryptionKey>,
     /// Who may do anything at all.
     pub admin: AdminToken,
+    /// What is called after a change, so that it holds here when its answer arrives.
+    pub apply: Apply,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
 }

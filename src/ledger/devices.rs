@@ -17,8 +17,6 @@ use crate::model::{DeviceName, FactoryId};
 pub struct DevicePage {
     /// The devices.
     pub devices: Vec<DeviceSummary>,
-    /// How many devices the Factory has in all.
-    pub total: i64,
     /// What to ask for after this page; absent on the last.
     pub next: Option<String>,
 }
@@ -103,9 +101,6 @@ impl Ledger {
         after: &str,
         limit: u32,
     ) -> Result<DevicePage, LedgerError> {
-        let total = Statement::new("SELECT COUNT(*) AS total FROM device WHERE factory_id = $1");
-        let total = self.database.rows(total.bind(factory.0)).await?;
-        let total = total.first().map_or(Ok(0), |row| row.integer("total"))?;
         let select = Statement::new(
             "SELECT device.name, device.registered_at, device.last_seen_at, \
              current.device_ca_id, current.certificate, \
@@ -124,7 +119,7 @@ impl Ledger {
             rows.iter().map(|row| summary(row, &names)).collect::<Result<_, _>>()?;
         let full = devices.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
         let next = devices.last().filter(|_| full).map(|last| last.name.clone());
-        Ok(DevicePage { devices, total, next })
+        Ok(DevicePage { devices, next })
     }
 
     /// One device with all of its credentials; `None` if there is no such device.

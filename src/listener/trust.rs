@@ -48,7 +48,7 @@ impl TlsTrust {
             let Some(identity) = active.server(factory.factory.id, ServerPurpose::Est) else {
                 continue;
             };
-            match certified_key(identity, factory, &trust.provider) {
+            match certified_key(identity, &trust.provider) {
                 Ok(certificate) => trust.servers.push(Server {
                     factory: factory.factory.id,
                     host: factory.factory.est_host.as_str().to_owned(),
@@ -95,12 +95,10 @@ impl TlsTrust {
 
 fn certified_key(
     identity: &ServerIdentity,
-    factory: &FactoryTrust,
     provider: &CryptoProvider,
 ) -> Result<SingleCertAndKey, rustls::Error> {
-    // The root goes along: libest and others that hold only part of the chain can then build it.
-    let chain = std::iter::once(&identity.certificate).chain(factory.factory.root.as_ref());
-    let chain = chain.map(|one| CertificateDer::from(one.der().to_vec())).collect();
+    // Alone: its issuer is the root, which every client must have already.
+    let chain = vec![CertificateDer::from(identity.certificate.der().to_vec())];
     let key = PrivatePkcs8KeyDer::from(identity.key.pkcs8().to_vec());
     let certified = CertifiedKey::from_der(chain, key.into(), provider)?;
     Ok(SingleCertAndKey::from(certified))
