@@ -44,7 +44,7 @@ impl Refused {
 /// What became of a request that was not refused.
 pub enum Enrolled {
     /// The certificate is issued and on record.
-    Issued(Recorded),
+    Issued(Box<Recorded>),
     /// It waits for an operator; the client shall ask again with the same request.
     Waiting,
 }
@@ -88,7 +88,7 @@ impl Enrolments {
             Ok(Judged::Granted(grant)) => grant,
             Ok(Judged::ToApprove(unapproved)) => {
                 match self.ledger.hold(unapproved, csr.fingerprint(), asker(requester)).await {
-                    Ok(Held::Approved(grant)) => grant,
+                    Ok(Held::Approved(grant)) => *grant,
                     Ok(Held::Waiting) => return Ok(Enrolled::Waiting),
                     Err(refusal) => return Err(refused_by_ledger(refusal, requester, operation)),
                 }
@@ -116,7 +116,7 @@ impl Enrolments {
                     until = %recorded.certificate().validity().not_after,
                     "issued"
                 );
-                Ok(Enrolled::Issued(recorded))
+                Ok(Enrolled::Issued(Box::new(recorded)))
             }
             Err(refusal) => Err(refused_by_ledger(refusal, requester, operation)),
         }

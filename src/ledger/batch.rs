@@ -1,15 +1,12 @@
 //! One transaction of the writer: reads what it must know of all its work at once, judges each in
 //! order, writes all of it at once, and answers after the commit.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
-
-use tokio::sync::oneshot;
-
 use super::LedgerError;
-use super::database::{Database, Row, Statement, Value};
+use super::changes::Changes;
+use super::database::Database;
+use super::facts::{DeviceKey, Facts, HeldFacts};
 use super::transaction::WriteTransaction;
+use super::work::{Asker, Contact, Ruling, Verdict, Work};
 use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::{Entry, Outcome};
@@ -18,136 +15,17 @@ use crate::model::{
     KnownCredential, KnownDevice, Label, Presented, Refusal, Sighting,
 };
 use crate::pki::{Certificate, Fingerprint};
-use crate::policy::{Grant, Requester, Unapproved};
+use crate::policy::Grant;
 
 /// How old, in seconds, the record of a device's last contact may grow before it is written anew.
 const LAST_SEEN_RESOLUTION: i64 = 60;
-
-/// A device was seen with a certificate that verified against a Device CA.
-#[derive(Clone, Debug)]
-pub struct Contact {
-    /// In which Factory.
-    pub factory: FactoryId,
-    /// Which device the certificate names.
-    pub device: DeviceName,
-    /// The certificate.
-    pub certificate: Arc<Certificate>,
-    /// The Device CA that issued it.
-    pub device_ca: DeviceCaId,
-    /// Where the device connected from.
-    pub address: SocketAddr,
-}
-
-impl From<&Requester<'_>> for Contact {
-    fn from(requester: &Requester<'_>) -> Self {
-        Self {
-            factory: requester.trust.factory.id,
-            device: requester.name.clone(),
-            certificate: Arc::clone(&requester.certificate.certificate),
-            device_ca: requester.device_ca.id,
-            address: requester.peer.address,
-        }
-    }
-}
-
-/// Who asked for a certificate.
-#[derive(Clone, Debug)]
-pub enum Asker {
-    /// The device itself.
-    Device(Contact),
-    /// A registration authority, on the device's behalf (E-25).
-    RegistrationAuthority {
-        /// The name in its certificate.
-        name: DeviceName,
-        /// SHA-256 of its certificate.
-        certificate: Fingerprint,
-        /// Where it connected from.
-        address: SocketAddr,
-    },
-}
-
-/// A certificate that is on record. Only a committed transaction makes one (I1).
-pub struct Recorded {
-    certificate: Certificate,
-}
-
-impl Recorded {
-    /// The certificate, which may now be handed out.
-    pub fn certificate(&self) -> &Certificate {
-        &self.certificate
-    }
-}
-
-pub(super) enum Work {
-    Record {
-        signed: Box<Signed>,
-        asker: Asker,
-        reply: oneshot::Sender<Result<Recorded, Refusal>>,
-    },
-    Contact {
-        contact: Contact,
-        reply: oneshot::Sender<Result<Sighting, Refusal>>,
-    },
-    Hold {
-        unapproved: Box<Unapproved>,
-        request: Fingerprint,
-        asker: Asker,
-        reply: oneshot::Sender<Result<Held, Refusal>>,
-    },
-    Note {
-        entry: Entry,
-        reply: oneshot::Sender<()>,
-    },
-}
-
-/// What became of a request that an operator must approve.
-pub enum Held {
-    /// It waits.
-    Waiting,
-    /// An operator approved it: sign it.
-    Approved(Grant),
-}
-
-/// What the transaction decided.
-enum Ruling {
-    Seen(Sighting),
-    Waiting,
-    Approved,
-    Noted,
-}
-
-type Verdict = Result<Ruling, Refusal>;
-type DeviceKey = (FactoryId, DeviceName);
 
 /// What the transaction has read and will write.
 pub(super) struct Batch {
     transaction: WriteTransaction,
     now: UnixTime,
-    devices: HashMap<DeviceKey, KnownDevice>,
-    cas: HashMap<DeviceCaId, DeviceCaState>,
-    held: HashMap<DeviceKey, Vec<HeldFacts>>,
-    last_seen: HashMap<i64, i64>,
+    facts: Facts,
     changes: Changes,
-}
-
-/// A held request as the ledger knows it.
-struct HeldFacts {
-    id: i64,
-    request: Fingerprint,
-    state: HeldState,
-}
-
-#[derive(Default)]
-struct Changes {
-    devices: Vec<[Value; 6]>,
-    credentials: Vec<[Value; 9]>,
-    enrolments: Vec<[Value; 8]>,
-    states: HashMap<i64, CredentialState>,
-    used: BTreeSet<i64>,
-    seen: BTreeSet<i64>,
-    allowances_used: BTreeSet<i64>,
-    held: Vec<[Value; 9]>,
-    forgotten: BTreeSet<i64>,
 }
 
 impl Batch {
@@ -169,106 +47,15 @@ impl Batch {
     }
 
     async fn transact(database: &Database, works: &[Work]) -> Result<Vec<Verdict>, LedgerError> {
-        let transaction = WriteTransaction::begin(database).await?;
-        let mut batch = Self {
-            transaction,
-            now: UnixTime::now(),
-            devices: HashMap::new(),
-            cas: HashMap::new(),
-            held: HashMap::new(),
-            last_seen: HashMap::new(),
-            changes: Changes::default(),
-        };
-        batch.read(works).await?;
+        let mut transaction = WriteTransaction::begin(database).await?;
+        let facts = Facts::read(&mut transaction, works).await?;
+        let mut batch =
+            Self { transaction, now: UnixTime::now(), facts, changes: Changes::default() };
         let verdicts = works.iter().map(|work| batch.judge(work)).collect();
-        batch.write().await?;
-        batch.transaction.commit().await?;
+        let Self { mut transaction, now, changes, .. } = batch;
+        changes.write(&mut transaction, now).await?;
+        transaction.commit().await?;
         Ok(verdicts)
-    }
-
-    async fn read(&mut self, works: &[Work]) -> Result<(), LedgerError> {
-        let mut names: HashMap<FactoryId, BTreeSet<&str>> = HashMap::new();
-        for (factory, device) in works.iter().filter_map(Work::device) {
-            names.entry(factory).or_default().insert(device.as_str());
-        }
-        for (factory, names) in names {
-            self.read_devices(factory, names).await?;
-        }
-        if works.iter().any(|work| work.device().is_some()) {
-            self.read_cas().await?;
-        }
-        let holds = works.iter().filter(|work| matches!(work, Work::Hold { .. }));
-        let held: HashSet<_> = holds.filter_map(Work::device).collect();
-        for (factory, device) in held {
-            self.read_held(factory, device).await?;
-        }
-        Ok(())
-    }
-
-    async fn read_held(
-        &mut self,
-        factory: FactoryId,
-        device: &DeviceName,
-    ) -> Result<(), LedgerError> {
-        let select = Statement::new(
-            "SELECT id, request_sha256, state FROM held_request \
-             WHERE factory_id = $1 AND device = $2 ORDER BY id",
-        );
-        let select = select.bind(factory.0).bind(device.as_str());
-        let mut known = Vec::new();
-        for row in self.transaction.rows(select).await? {
-            let state = row.text("state")?;
-            known.push(HeldFacts {
-                id: row.integer("id")?,
-                request: fingerprint(&row, "request_sha256")?,
-                state: HeldState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
-            });
-        }
-        self.held.insert((factory, device.clone()), known);
-        Ok(())
-    }
-
-    async fn read_devices(
-        &mut self,
-        factory: FactoryId,
-        names: BTreeSet<&str>,
-    ) -> Result<(), LedgerError> {
-        let select = Statement::new(
-            "SELECT device.id AS device_id, device.name, device.allowed_once, device.last_seen_at, \
-             credential.id AS credential_id, credential.sha256, credential.public_key_sha256, \
-             credential.state \
-             FROM device LEFT JOIN credential ON credential.device_id = device.id \
-             WHERE device.factory_id = $1 AND device.name IN ",
-        )
-        .bind(factory.0)
-        .tuple(names.into_iter().map(Value::from))
-        .then(" ORDER BY credential.id");
-        for row in self.transaction.rows(select).await? {
-            let id = row.integer("device_id")?;
-            let name = DeviceName::parse(&row.text("name")?).map_err(LedgerError::corrupt)?;
-            let device = self
-                .devices
-                .entry((factory, name))
-                .or_insert_with(|| KnownDevice { id, ..KnownDevice::default() });
-            device.allowed_once = row.integer("allowed_once")? != 0;
-            if let Some(credential) = known_credential(&row)? {
-                device.credentials.push(credential);
-            }
-            if let Some(seen) = row.maybe_integer("last_seen_at")? {
-                self.last_seen.insert(id, seen);
-            }
-        }
-        Ok(())
-    }
-
-    async fn read_cas(&mut self) -> Result<(), LedgerError> {
-        let rows = self.transaction.rows(Statement::new("SELECT id, state FROM device_ca")).await?;
-        for row in rows {
-            let state = row.text("state")?;
-            let state = DeviceCaState::from_word(&state).ok_or(LedgerError::Corrupt(state))?;
-            self.cas.insert(DeviceCaId(row.integer("id")?), state);
-        }
-        Ok(())
     }
 
     fn judge(&mut self, work: &Work) -> Verdict {
@@ -317,7 +104,7 @@ impl Batch {
     fn hold(&mut self, grant: &Grant, request: Fingerprint, asker: &Asker) -> Verdict {
         self.asked_by(asker)?;
         let key = (grant.factory, grant.device.clone());
-        let known = self.held.entry(key.clone()).or_default();
+        let known = self.facts.held.entry(key.clone()).or_default();
         match known.iter().find(|held| held.request == request).map(|held| held.state) {
             Some(HeldState::Approved) => return Ok(Ruling::Approved),
             Some(HeldState::Rejected) => return Err(Refusal::RequestRejected),
@@ -346,14 +133,15 @@ impl Batch {
     fn enrol(&mut self, signed: &Signed, asker: &Asker) -> Result<Sighting, Refusal> {
         let grant = signed.grant();
         let sighting = self.asked_by(asker)?;
-        if self.cas.get(&grant.issuing_ca.id) != Some(&DeviceCaState::Enabled) {
+        if self.facts.cas.get(&grant.issuing_ca.id) != Some(&DeviceCaState::Enabled) {
             return Err(Refusal::IssuingCaDisabled);
         }
         let key = (grant.factory, grant.device.clone());
-        if !self.devices.contains_key(&key) {
+        if !self.facts.devices.contains_key(&key) {
             self.register(key.clone(), asker.name(), None);
         }
-        let dropped = self.devices.get(&key).map(KnownDevice::pending_to_drop).unwrap_or_default();
+        let dropped =
+            self.facts.devices.get(&key).map(KnownDevice::pending_to_drop).unwrap_or_default();
         self.set_state(&key, &dropped, CredentialState::Superseded);
 
         let certificate = signed.certificate();
@@ -388,8 +176,8 @@ impl Batch {
             fingerprint: certificate.fingerprint(),
             key: certificate.public_key().fingerprint(),
         };
-        let known = self.devices.get(&key);
-        let issuer = self.cas.get(&contact.device_ca).copied();
+        let known = self.facts.devices.get(&key);
+        let issuer = self.facts.cas.get(&contact.device_ca).copied();
         let issuer = issuer.ok_or(Refusal::CertificateUntrusted)?;
         let sighting = Sighting::judge(known, presented, issuer)?;
         let device_id = known.map(|device| device.id);
@@ -441,7 +229,7 @@ impl Batch {
             seen.into(),
         ]);
         self.done("register", actor, &key, String::new());
-        self.devices.insert(key, KnownDevice { id, ..KnownDevice::default() });
+        self.facts.devices.insert(key, KnownDevice { id, ..KnownDevice::default() });
     }
 
     fn add_credential(
@@ -458,7 +246,7 @@ impl Batch {
             key: certificate.public_key().fingerprint(),
             state,
         };
-        let device = self.devices.entry(key.clone()).or_default();
+        let device = self.facts.devices.entry(key.clone()).or_default();
         device.credentials.push(known);
         self.changes.credentials.push([
             id.into(),
@@ -475,21 +263,21 @@ impl Batch {
     }
 
     fn set_state(&mut self, key: &DeviceKey, ids: &[i64], state: CredentialState) {
-        if let Some(device) = self.devices.get_mut(key) {
+        if let Some(device) = self.facts.devices.get_mut(key) {
             device.set_state(ids, state);
         }
         self.changes.states.extend(ids.iter().map(|id| (*id, state)));
     }
 
     fn use_allowance(&mut self, key: &DeviceKey) {
-        if let Some(device) = self.devices.get_mut(key) {
+        if let Some(device) = self.facts.devices.get_mut(key) {
             device.allowed_once = false;
             self.changes.allowances_used.insert(device.id);
         }
     }
 
     fn seen(&mut self, device: i64) {
-        let last = self.last_seen.insert(device, self.now.0).unwrap_or(i64::MIN);
+        let last = self.facts.last_seen.insert(device, self.now.0).unwrap_or(i64::MIN);
         if last.saturating_add(LAST_SEEN_RESOLUTION) <= self.now.0 {
             self.changes.seen.insert(device);
         }
@@ -526,147 +314,5 @@ impl Batch {
             code: refusal.code().to_owned(),
             detail: refusal.to_string(),
         });
-    }
-
-    async fn write(&mut self) -> Result<(), LedgerError> {
-        let changes = std::mem::take(&mut self.changes);
-        self.insert(
-            "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, last_seen_at) \
-             VALUES ",
-            changes.devices,
-        )
-        .await?;
-        self.insert(
-            "INSERT INTO credential (id, device_id, device_ca_id, state, sha256, \
-             public_key_sha256, certificate, recorded_at, first_used_at) VALUES ",
-            changes.credentials,
-        )
-        .await?;
-        self.insert(
-            "INSERT INTO enrolment (id, credential_id, serial, operation, label, \
-             presented_sha256, address, at) VALUES ",
-            changes.enrolments,
-        )
-        .await?;
-        for state in [CredentialState::Superseded, CredentialState::Current] {
-            let ids = changes.states.iter().filter(|(_, to)| **to == state).map(|(id, _)| *id);
-            let update = Statement::new("UPDATE credential SET state = $1 WHERE id IN ")
-                .bind(state.as_str());
-            self.update(update, ids.collect()).await?;
-        }
-        let now = self.now.0;
-        let used = "UPDATE credential SET first_used_at = COALESCE(first_used_at, $1) WHERE id IN ";
-        self.update(Statement::new(used).bind(now), changes.used).await?;
-        let seen = "UPDATE device SET last_seen_at = $1 WHERE id IN ";
-        self.update(Statement::new(seen).bind(now), changes.seen).await?;
-        let allowed = "UPDATE device SET allowed_once = 0 WHERE id IN ";
-        self.update(Statement::new(allowed), changes.allowances_used).await?;
-        self.insert(
-            "INSERT INTO held_request (id, factory_id, device, request_sha256, operation, \
-             key_algorithm, state, asked_at, decided_at) VALUES ",
-            changes.held,
-        )
-        .await?;
-        let forget = Statement::new("DELETE FROM held_request WHERE id IN ");
-        self.update(forget, changes.forgotten).await
-    }
-
-    async fn insert<const N: usize>(
-        &mut self,
-        into: &str,
-        rows: Vec<[Value; N]>,
-    ) -> Result<(), LedgerError> {
-        if !rows.is_empty() {
-            self.transaction.execute(Statement::new(into).tuples(rows)).await?;
-        }
-        Ok(())
-    }
-
-    async fn update(&mut self, update: Statement, ids: BTreeSet<i64>) -> Result<(), LedgerError> {
-        if !ids.is_empty() {
-            self.transaction.execute(update.tuple(ids.into_iter().map(Value::from))).await?;
-        }
-        Ok(())
-    }
-}
-
-fn known_credential(row: &Row) -> Result<Option<KnownCredential>, LedgerError> {
-    let Some(id) = row.maybe_integer("credential_id")? else {
-        return Ok(None);
-    };
-    let state = row.text("state")?;
-    Ok(Some(KnownCredential {
-        id,
-        fingerprint: fingerprint(row, "sha256")?,
-        key: fingerprint(row, "public_key_sha256")?,
-        state: CredentialState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
-    }))
-}
-
-pub(super) fn fingerprint(row: &Row, column: &str) -> Result<Fingerprint, LedgerError> {
-    Fingerprint::from_bytes(&row.bytes(column)?)
-        .ok_or_else(|| LedgerError::corrupt(format!("a {column} of another length")))
-}
-
-impl Work {
-    /// The device that it is about.
-    fn device(&self) -> Option<(FactoryId, &DeviceName)> {
-        match self {
-            Self::Record { signed, .. } => Some((signed.grant().factory, &signed.grant().device)),
-            Self::Contact { contact, .. } => Some((contact.factory, &contact.device)),
-            Self::Hold { unapproved, .. } => {
-                Some((unapproved.grant().factory, &unapproved.grant().device))
-            }
-            Self::Note { .. } => None,
-        }
-    }
-
-    /// Answers, after the commit. Whoever waited may be gone by now, which changes nothing.
-    fn answer(self, verdict: Verdict) {
-        match self {
-            Self::Record { signed, reply, .. } => {
-                let certificate = signed.into_certificate();
-                let _gone = reply.send(verdict.map(|_| Recorded { certificate }));
-            }
-            Self::Contact { reply, .. } => {
-                let _gone = reply.send(verdict.map(|ruling| match ruling {
-                    Ruling::Seen(sighting) => sighting,
-                    Ruling::Waiting | Ruling::Approved | Ruling::Noted => Sighting::Expected,
-                }));
-            }
-            Self::Hold { unapproved, reply, .. } => {
-                let _gone = reply.send(verdict.map(|ruling| match ruling {
-                    Ruling::Approved => Held::Approved(unapproved.approved()),
-                    Ruling::Waiting | Ruling::Seen(_) | Ruling::Noted => Held::Waiting,
-                }));
-            }
-            Self::Note { reply, .. } => {
-                let _gone = reply.send(());
-            }
-        }
-    }
-}
-
-impl Asker {
-    /// The name in the certificate that asks.
-    pub fn name(&self) -> &DeviceName {
-        match self {
-            Self::Device(contact) => &contact.device,
-            Self::RegistrationAuthority { name, .. } => name,
-        }
-    }
-
-    fn certificate(&self) -> Fingerprint {
-        match self {
-            Self::Device(contact) => contact.certificate.fingerprint(),
-            Self::RegistrationAuthority { certificate, .. } => *certificate,
-        }
-    }
-
-    fn address(&self) -> SocketAddr {
-        match self {
-            Self::Device(contact) => contact.address,
-            Self::RegistrationAuthority { address, .. } => *address,
-        }
     }
 }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::batch::fingerprint;
 use super::database::Statement;
+use super::facts::fingerprint;
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;

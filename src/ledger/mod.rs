@@ -6,23 +6,27 @@
 
 mod audit;
 mod batch;
+mod changes;
 mod database;
 mod devices;
 mod factories;
+mod facts;
 mod held_requests;
 mod transaction;
+mod work;
 mod writer;
 
 use std::sync::Arc;
 
 pub use audit::{AuditRow, ChainFault};
-pub use batch::{Asker, Contact, Held, Recorded};
+
 pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
 pub use factories::{
     ChangeError, ChangeRefused, InstalledCertificate, InstalledServerCertificate, NewFactory,
     StoredKey,
 };
 pub use held_requests::{Decision, HeldRequest};
+pub use work::{Asker, Contact, Held, Recorded};
 pub use writer::WriterMetrics;
 
 use crate::keys::Signed;

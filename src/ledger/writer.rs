@@ -8,8 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::LedgerError;
-use super::batch::{Asker, Batch, Contact, Held, Recorded, Work};
+use super::batch::Batch;
 use super::database::Database;
+use super::work::{Asker, Contact, Held, Recorded, Work};
 use crate::keys::Signed;
 use crate::model::audit::Entry;
 use crate::model::{Refusal, Sighting};

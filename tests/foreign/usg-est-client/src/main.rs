@@ -70,9 +70,7 @@ fn run() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let command = words.next().ok_or(USAGE)?;
     let options = Options::parse(words)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match command.as_str() {
         "cacerts" => runtime.block_on(cacerts(&options)),
         "reenroll" => runtime.block_on(reenroll(&options)),
@@ -99,17 +97,11 @@ async fn reenroll(options: &Options) -> Result<()> {
     let chain = Certificate::load_pem_chain(&current)?;
     let request = renewal(chain.first().ok_or("--cert holds no certificate")?, &key)?;
     // The key is written first: a certificate whose key is lost is of no use.
-    fs::write(
-        options.get("out-key")?,
-        key.to_pkcs8_pem(LineEnding::LF)?.as_bytes(),
-    )?;
+    fs::write(options.get("out-key")?, key.to_pkcs8_pem(LineEnding::LF)?.as_bytes())?;
     match client.simple_reenroll_v2(&request).await? {
         EnrollmentResultV2::Issued { certificate, .. } => {
             fs::write(options.get("out")?, certificate.to_pem(LineEnding::LF)?)?;
-            println!(
-                "issued serial {}",
-                certificate.tbs_certificate().serial_number()
-            );
+            println!("issued serial {}", certificate.tbs_certificate().serial_number());
             Ok(())
         }
         EnrollmentResultV2::Pending { retry_after } => {
@@ -140,10 +132,8 @@ fn renewal(current: &Certificate, key: &SigningKey) -> Result<Vec<u8>> {
     let current = current.tbs_certificate();
     let mut attributes = SetOfVec::new();
     let extensions = current.extensions().into_iter().flatten();
-    let names: Vec<_> = extensions
-        .filter(|e| e.extn_id == ID_CE_SUBJECT_ALT_NAME)
-        .cloned()
-        .collect();
+    let names: Vec<_> =
+        extensions.filter(|e| e.extn_id == ID_CE_SUBJECT_ALT_NAME).cloned().collect();
     if !names.is_empty() {
         attributes.insert(ExtensionReq(names).try_into()?)?;
     }
@@ -154,15 +144,7 @@ fn renewal(current: &Certificate, key: &SigningKey) -> Result<Vec<u8>> {
         attributes,
     };
     let signature: DerSignature = key.sign(&info.to_der()?);
-    let algorithm = AlgorithmIdentifier {
-        oid: ECDSA_WITH_SHA_256,
-        parameters: None,
-    };
+    let algorithm = AlgorithmIdentifier { oid: ECDSA_WITH_SHA_256, parameters: None };
     let signature = BitString::from_bytes(signature.as_bytes())?;
-    Ok(CertReq {
-        info,
-        algorithm,
-        signature,
-    }
-    .to_der()?)
+    Ok(CertReq { info, algorithm, signature }.to_der()?)
 }

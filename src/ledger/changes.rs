@@ -1,0 +1,96 @@
+//! What a transaction of the writer will write: one multi-row statement a table.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::LedgerError;
+use super::database::{Statement, Value};
+use super::transaction::WriteTransaction;
+use crate::clock::UnixTime;
+use crate::model::CredentialState;
+
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) devices: Vec<[Value; 6]>,
+    pub(super) credentials: Vec<[Value; 9]>,
+    pub(super) enrolments: Vec<[Value; 8]>,
+    pub(super) states: HashMap<i64, CredentialState>,
+    pub(super) used: BTreeSet<i64>,
+    pub(super) seen: BTreeSet<i64>,
+    pub(super) allowances_used: BTreeSet<i64>,
+    pub(super) held: Vec<[Value; 9]>,
+    pub(super) forgotten: BTreeSet<i64>,
+}
+
+impl Changes {
+    pub(super) async fn write(
+        self,
+        transaction: &mut WriteTransaction,
+        now: UnixTime,
+    ) -> Result<(), LedgerError> {
+        insert(
+            transaction,
+            "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, last_seen_at) \
+             VALUES ",
+            self.devices,
+        )
+        .await?;
+        insert(
+            transaction,
+            "INSERT INTO credential (id, device_id, device_ca_id, state, sha256, \
+             public_key_sha256, certificate, recorded_at, first_used_at) VALUES ",
+            self.credentials,
+        )
+        .await?;
+        insert(
+            transaction,
+            "INSERT INTO enrolment (id, credential_id, serial, operation, label, \
+             presented_sha256, address, at) VALUES ",
+            self.enrolments,
+        )
+        .await?;
+        for state in [CredentialState::Superseded, CredentialState::Current] {
+            let ids = self.states.iter().filter(|(_, to)| **to == state).map(|(id, _)| *id);
+            let change = Statement::new("UPDATE credential SET state = $1 WHERE id IN ")
+                .bind(state.as_str());
+            update(transaction, change, ids.collect()).await?;
+        }
+        let now = now.0;
+        let used = "UPDATE credential SET first_used_at = COALESCE(first_used_at, $1) WHERE id IN ";
+        update(transaction, Statement::new(used).bind(now), self.used).await?;
+        let seen = "UPDATE device SET last_seen_at = $1 WHERE id IN ";
+        update(transaction, Statement::new(seen).bind(now), self.seen).await?;
+        let allowed = "UPDATE device SET allowed_once = 0 WHERE id IN ";
+        update(transaction, Statement::new(allowed), self.allowances_used).await?;
+        insert(
+            transaction,
+            "INSERT INTO held_request (id, factory_id, device, request_sha256, operation, \
+             key_algorithm, state, asked_at, decided_at) VALUES ",
+            self.held,
+        )
+        .await?;
+        let forget = Statement::new("DELETE FROM held_request WHERE id IN ");
+        update(transaction, forget, self.forgotten).await
+    }
+}
+
+async fn insert<const N: usize>(
+    transaction: &mut WriteTransaction,
+    into: &str,
+    rows: Vec<[Value; N]>,
+) -> Result<(), LedgerError> {
+    if !rows.is_empty() {
+        transaction.execute(Statement::new(into).tuples(rows)).await?;
+    }
+    Ok(())
+}
+
+async fn update(
+    transaction: &mut WriteTransaction,
+    update: Statement,
+    ids: BTreeSet<i64>,
+) -> Result<(), LedgerError> {
+    if !ids.is_empty() {
+        transaction.execute(update.tuple(ids.into_iter().map(Value::from))).await?;
+    }
+    Ok(())
+}

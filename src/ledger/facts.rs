@@ -1,0 +1,143 @@
+//! What a transaction of the writer must know of the ledger, read at once for all its work.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::LedgerError;
+use super::database::{Row, Statement, Value};
+use super::transaction::WriteTransaction;
+use super::work::Work;
+use crate::model::{
+    CredentialState, DeviceCaId, DeviceCaState, DeviceName, FactoryId, HeldState, KnownCredential,
+    KnownDevice,
+};
+use crate::pki::Fingerprint;
+
+pub(super) type DeviceKey = (FactoryId, DeviceName);
+
+/// The ledger as it is in the transaction; the work of the same transaction changes it as it goes.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) devices: HashMap<DeviceKey, KnownDevice>,
+    pub(super) cas: HashMap<DeviceCaId, DeviceCaState>,
+    pub(super) held: HashMap<DeviceKey, Vec<HeldFacts>>,
+    /// When a device was last seen, by its row.
+    pub(super) last_seen: HashMap<i64, i64>,
+}
+
+/// A held request as the ledger knows it.
+pub(super) struct HeldFacts {
+    pub(super) id: i64,
+    pub(super) request: Fingerprint,
+    pub(super) state: HeldState,
+}
+
+impl Facts {
+    pub(super) async fn read(
+        transaction: &mut WriteTransaction,
+        works: &[Work],
+    ) -> Result<Self, LedgerError> {
+        let mut facts = Self::default();
+        let mut names: HashMap<FactoryId, BTreeSet<&str>> = HashMap::new();
+        for (factory, device) in works.iter().filter_map(Work::device) {
+            names.entry(factory).or_default().insert(device.as_str());
+        }
+        for (factory, names) in names {
+            facts.read_devices(transaction, factory, names).await?;
+        }
+        if works.iter().any(|work| work.device().is_some()) {
+            facts.read_cas(transaction).await?;
+        }
+        let holds = works.iter().filter(|work| matches!(work, Work::Hold { .. }));
+        let held: HashSet<_> = holds.filter_map(Work::device).collect();
+        for (factory, device) in held {
+            facts.read_held(transaction, factory, device).await?;
+        }
+        Ok(facts)
+    }
+
+    async fn read_held(
+        &mut self,
+        transaction: &mut WriteTransaction,
+        factory: FactoryId,
+        device: &DeviceName,
+    ) -> Result<(), LedgerError> {
+        let select = Statement::new(
+            "SELECT id, request_sha256, state FROM held_request \
+             WHERE factory_id = $1 AND device = $2 ORDER BY id",
+        );
+        let select = select.bind(factory.0).bind(device.as_str());
+        let mut known = Vec::new();
+        for row in transaction.rows(select).await? {
+            let state = row.text("state")?;
+            known.push(HeldFacts {
+                id: row.integer("id")?,
+                request: fingerprint(&row, "request_sha256")?,
+                state: HeldState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
+            });
+        }
+        self.held.insert((factory, device.clone()), known);
+        Ok(())
+    }
+
+    async fn read_devices(
+        &mut self,
+        transaction: &mut WriteTransaction,
+        factory: FactoryId,
+        names: BTreeSet<&str>,
+    ) -> Result<(), LedgerError> {
+        let select = Statement::new(
+            "SELECT device.id AS device_id, device.name, device.allowed_once, device.last_seen_at, \
+             credential.id AS credential_id, credential.sha256, credential.public_key_sha256, \
+             credential.state \
+             FROM device LEFT JOIN credential ON credential.device_id = device.id \
+             WHERE device.factory_id = $1 AND device.name IN ",
+        )
+        .bind(factory.0)
+        .tuple(names.into_iter().map(Value::from))
+        .then(" ORDER BY credential.id");
+        for row in transaction.rows(select).await? {
+            let id = row.integer("device_id")?;
+            let name = DeviceName::parse(&row.text("name")?).map_err(LedgerError::corrupt)?;
+            let device = self
+                .devices
+                .entry((factory, name))
+                .or_insert_with(|| KnownDevice { id, ..KnownDevice::default() });
+            device.allowed_once = row.integer("allowed_once")? != 0;
+            if let Some(credential) = known_credential(&row)? {
+                device.credentials.push(credential);
+            }
+            if let Some(seen) = row.maybe_integer("last_seen_at")? {
+                self.last_seen.insert(id, seen);
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_cas(&mut self, transaction: &mut WriteTransaction) -> Result<(), LedgerError> {
+        let rows = transaction.rows(Statement::new("SELECT id, state FROM device_ca")).await?;
+        for row in rows {
+            let state = row.text("state")?;
+            let state = DeviceCaState::from_word(&state).ok_or(LedgerError::Corrupt(state))?;
+            self.cas.insert(DeviceCaId(row.integer("id")?), state);
+        }
+        Ok(())
+    }
+}
+
+fn known_credential(row: &Row) -> Result<Option<KnownCredential>, LedgerError> {
+    let Some(id) = row.maybe_integer("credential_id")? else {
+        return Ok(None);
+    };
+    let state = row.text("state")?;
+    Ok(Some(KnownCredential {
+        id,
+        fingerprint: fingerprint(row, "sha256")?,
+        key: fingerprint(row, "public_key_sha256")?,
+        state: CredentialState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
+    }))
+}
+
+pub(super) fn fingerprint(row: &Row, column: &str) -> Result<Fingerprint, LedgerError> {
+    Fingerprint::from_bytes(&row.bytes(column)?)
+        .ok_or_else(|| LedgerError::corrupt(format!("a {column} of another length")))
+}

@@ -1,0 +1,170 @@
+//! The writer's work: what is asked of it, and what it answers after the commit.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::keys::Signed;
+use crate::model::audit::Entry;
+use crate::model::{DeviceCaId, DeviceName, FactoryId, Refusal, Sighting};
+use crate::pki::{Certificate, Fingerprint};
+use crate::policy::{Grant, Requester, Unapproved};
+
+/// A device was seen with a certificate that verified against a Device CA.
+#[derive(Clone, Debug)]
+pub struct Contact {
+    /// In which Factory.
+    pub factory: FactoryId,
+    /// Which device the certificate names.
+    pub device: DeviceName,
+    /// The certificate.
+    pub certificate: Arc<Certificate>,
+    /// The Device CA that issued it.
+    pub device_ca: DeviceCaId,
+    /// Where the device connected from.
+    pub address: SocketAddr,
+}
+
+impl From<&Requester<'_>> for Contact {
+    fn from(requester: &Requester<'_>) -> Self {
+        Self {
+            factory: requester.trust.factory.id,
+            device: requester.name.clone(),
+            certificate: Arc::clone(&requester.certificate.certificate),
+            device_ca: requester.device_ca.id,
+            address: requester.peer.address,
+        }
+    }
+}
+
+/// Who asked for a certificate.
+#[derive(Clone, Debug)]
+pub enum Asker {
+    /// The device itself.
+    Device(Contact),
+    /// A registration authority, on the device's behalf (E-25).
+    RegistrationAuthority {
+        /// The name in its certificate.
+        name: DeviceName,
+        /// SHA-256 of its certificate.
+        certificate: Fingerprint,
+        /// Where it connected from.
+        address: SocketAddr,
+    },
+}
+
+/// A certificate that is on record. Only a committed transaction makes one (I1).
+pub struct Recorded {
+    certificate: Certificate,
+}
+
+impl Recorded {
+    /// The certificate, which may now be handed out.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+}
+
+pub(super) enum Work {
+    Record {
+        signed: Box<Signed>,
+        asker: Asker,
+        reply: oneshot::Sender<Result<Recorded, Refusal>>,
+    },
+    Contact {
+        contact: Contact,
+        reply: oneshot::Sender<Result<Sighting, Refusal>>,
+    },
+    Hold {
+        unapproved: Box<Unapproved>,
+        request: Fingerprint,
+        asker: Asker,
+        reply: oneshot::Sender<Result<Held, Refusal>>,
+    },
+    Note {
+        entry: Entry,
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// What became of a request that an operator must approve.
+pub enum Held {
+    /// It waits.
+    Waiting,
+    /// An operator approved it: sign it.
+    Approved(Box<Grant>),
+}
+
+/// What the transaction decided.
+pub(super) enum Ruling {
+    Seen(Sighting),
+    Waiting,
+    Approved,
+    Noted,
+}
+
+pub(super) type Verdict = Result<Ruling, Refusal>;
+
+impl Work {
+    /// The device that it is about.
+    pub(super) fn device(&self) -> Option<(FactoryId, &DeviceName)> {
+        match self {
+            Self::Record { signed, .. } => Some((signed.grant().factory, &signed.grant().device)),
+            Self::Contact { contact, .. } => Some((contact.factory, &contact.device)),
+            Self::Hold { unapproved, .. } => {
+                Some((unapproved.grant().factory, &unapproved.grant().device))
+            }
+            Self::Note { .. } => None,
+        }
+    }
+
+    /// Answers, after the commit. Whoever waited may be gone by now, which changes nothing.
+    pub(super) fn answer(self, verdict: Verdict) {
+        match self {
+            Self::Record { signed, reply, .. } => {
+                let certificate = signed.into_certificate();
+                let _gone = reply.send(verdict.map(|_| Recorded { certificate }));
+            }
+            Self::Contact { reply, .. } => {
+                let _gone = reply.send(verdict.map(|ruling| match ruling {
+                    Ruling::Seen(sighting) => sighting,
+                    Ruling::Waiting | Ruling::Approved | Ruling::Noted => Sighting::Expected,
+                }));
+            }
+            Self::Hold { unapproved, reply, .. } => {
+                let _gone = reply.send(verdict.map(|ruling| match ruling {
+                    Ruling::Approved => Held::Approved(Box::new(unapproved.approved())),
+                    Ruling::Waiting | Ruling::Seen(_) | Ruling::Noted => Held::Waiting,
+                }));
+            }
+            Self::Note { reply, .. } => {
+                let _gone = reply.send(());
+            }
+        }
+    }
+}
+
+impl Asker {
+    /// The name in the certificate that asks.
+    pub fn name(&self) -> &DeviceName {
+        match self {
+            Self::Device(contact) => &contact.device,
+            Self::RegistrationAuthority { name, .. } => name,
+        }
+    }
+
+    pub(super) fn certificate(&self) -> Fingerprint {
+        match self {
+            Self::Device(contact) => contact.certificate.fingerprint(),
+            Self::RegistrationAuthority { certificate, .. } => *certificate,
+        }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        match self {
+            Self::Device(contact) => contact.address,
+            Self::RegistrationAuthority { address, .. } => *address,
+        }
+    }
+}
