@@ -1,0 +1,26 @@
+//! The command line: the real program as a child process, its files, its output, its exit codes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod api;
+mod client;
+mod configuration;
+mod demo;
+mod host;
+mod install_refused;
+mod logs;
+mod offline_root;
+mod operator;
+mod process;
+mod running;
+mod set_up;
