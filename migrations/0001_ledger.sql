@@ -7,7 +7,8 @@ CREATE TABLE ledger_head (
     last_id BIGINT NOT NULL,            -- the highest id given to any row
     snapshot_version BIGINT NOT NULL,   -- grows with every change of a Factory
     audit_number BIGINT NOT NULL,       -- the number of the last audit row
-    audit_hash BYTEA NOT NULL           -- and its hash
+    audit_hash BYTEA NOT NULL,          -- and its hash
+    key_check BYTEA                     -- tells whether a key-encryption key is this ledger's
 );
 
 CREATE TABLE factory (

@@ -3,7 +3,7 @@
 //! server's online Device CA.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, stderr};
+use std::io::{self, IsTerminal, Write, stderr};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use aws_lc_rs::rand::{self, SystemRandom};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::ctrl_c;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
@@ -18,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::client::{ClientError, EstClient, Identity};
 use crate::clock::UnixTime;
 use crate::config::{Config, Written};
-use crate::factory::{self, Authority, DevelopmentRoot, Locals, classify};
+use crate::factory::{self, Authority, Installing};
 use crate::keys::{KeyEncryptionKey, SigningKey};
 use crate::ledger::NewFactory;
 use crate::model::{CredentialState, DeviceName, FactoryId, FactoryName, HostName};
@@ -55,10 +56,15 @@ struct Device {
 pub async fn run(devices: u32) -> anyhow::Result<()> {
     let folder = tempfile::tempdir().context("a temporary folder")?;
     let demo = Demo::start(folder.path()).await?;
-    let told = demo.tell(devices).await;
+    let told = tokio::select! {
+        told = demo.tell(devices) => told,
+        _ = ctrl_c() => Err(anyhow::anyhow!("interrupted; everything is cleaned up")),
+    };
     demo.server.stop().await;
     told?;
-    println!("\nThe server has stopped and its folder is gone. Next: README.md, \"Five minutes\".");
+    say(&format!(
+        "\nThe server has stopped and its folder is gone. Next: README.md, \"Five minutes\"."
+    ))?;
     Ok(())
 }
 
@@ -81,15 +87,14 @@ impl Demo {
         };
 
         let ledger = open_ledger(&config).await?;
-        let key_encryption = KeyEncryptionKey::open_or_create(&config.key_file())?;
-        let made = factory::init(&ledger, &key_encryption, new, &random, ACTOR).await?;
-        let DevelopmentRoot(root) = made;
+        let key_encryption = KeyEncryptionKey::of_ledger(&ledger, &config.key_file()).await?;
         let now = UnixTime::now();
+        let root = Authority::root(&name, now, &random)?;
+        factory::init(&ledger, &key_encryption, new, &root, &random, ACTOR).await?;
         let factory_line = root.device_ca(&name, "factory line 1", now, &random)?;
         let trust = ledger.factories().await?.pop().context("no Factory")?;
         let line = [factory_line.certificate().clone()];
-        let found = classify(&line, &trust.factory, &[], Locals::Accept, now)?;
-        ledger.install(trust.factory.id, &found, ACTOR).await?;
+        factory::install(&ledger, &trust.factory, &line, Installing::DeviceCas, ACTOR).await?;
         ledger.close().await;
 
         Ok(Self {
@@ -102,35 +107,35 @@ impl Demo {
     }
 
     async fn tell(&self, count: u32) -> anyhow::Result<()> {
-        println!("A Factory with its server, EST on https://{}\n", self.server.est_address());
+        say(&format!("A Factory with its server, EST on https://{}\n", self.server.est_address()))?;
 
-        println!("1. {count} devices leave the factory line and connect for the first time.");
+        say(&format!("1. {count} devices leave the factory line and connect for the first time."))?;
         let devices: anyhow::Result<Vec<Device>> = (0..count).map(|_| self.make_device()).collect();
         let devices = self.each(devices?, "registered", Step::Connect).await?;
         self.print_ledger().await?;
 
-        println!("2. Every device makes a new key and re-enrols over mutual TLS.");
+        say(&format!("2. Every device makes a new key and re-enrols over mutual TLS."))?;
         let old = devices.first().context("no device")?;
         let (name, old) = (old.name.clone(), old.certificate.fingerprint());
         let devices = self.each(devices, "re-enrolled", Step::Reenrol).await?;
-        println!("   Issued is not switched: the ledger calls the new certificates pending.");
+        say(&format!("   Issued is not switched: the ledger calls the new certificates pending."))?;
         self.print_ledger().await?;
 
-        println!(
+        say(&format!(
             "3. Every device connects with its new certificate: that proves that it switched."
-        );
+        ))?;
         self.each(devices, "switched", Step::Connect).await?;
         self.print_ledger().await?;
 
-        println!("4. The story of one device:");
+        say(&format!("4. The story of one device:"))?;
         self.print_story(&name).await?;
         ensure!(self.is_superseded(&name, old).await?, "the old certificate is still current");
 
-        println!("5. Somebody who stole the factory line's key forges a certificate for it:");
+        say(&format!("5. Somebody who stole the factory line's key forges a certificate for it:"))?;
         self.forge(&name).await?;
 
         match self.server.ledger().verify_audit().await? {
-            Ok(rows) => println!("6. The audit log has {rows} rows; its chain is intact."),
+            Ok(rows) => say(&format!("6. The audit log has {rows} rows; its chain is intact."))?,
             Err(fault) => bail!(fault),
         }
         Ok(())
@@ -185,7 +190,7 @@ impl Demo {
             bar.inc(1);
         }
         bar.finish_and_clear();
-        println!("   {} of {} {done}", devices.len(), devices.len());
+        say(&format!("   {} of {} {done}", devices.len(), devices.len()))?;
         Ok(devices)
     }
 
@@ -205,27 +210,27 @@ impl Demo {
                 None => break,
             }
         }
-        println!("\n   {:<52} {:>8} {:>8}", "DEVICE CA", "CURRENT", "PENDING");
+        say(&format!("\n   {:<52} {:>8} {:>8}", "DEVICE CA", "CURRENT", "PENDING"))?;
         for (ca, (current, pending)) in counts {
-            println!("   {ca:<52} {current:>8} {pending:>8}");
+            say(&format!("   {ca:<52} {current:>8} {pending:>8}"))?;
         }
-        println!();
+        say("")?;
         Ok(())
     }
 
     async fn print_story(&self, name: &DeviceName) -> anyhow::Result<()> {
         let story = self.server.ledger().device(self.factory, name).await?;
         let story = story.context("the device is unknown")?;
-        println!("\n   {}", story.name);
+        say(&format!("\n   {}", story.name))?;
         for credential in &story.credentials {
             let first_used =
                 credential.first_used_at.map_or("never".to_owned(), |at| at.to_string());
-            println!(
+            say(&format!(
                 "   {:<10} by {:<36} recorded {}  first used {first_used}",
                 credential.state, credential.device_ca, credential.recorded_at
-            );
+            ))?;
         }
-        println!();
+        say("")?;
         Ok(())
     }
 
@@ -243,7 +248,7 @@ impl Demo {
         let refused = refused.as_ref().and_then(|why| why.downcast_ref::<ClientError>());
         match refused {
             Some(ClientError::Status { status: 403, reason, .. }) => {
-                println!("   refused, and on record as an alarm: {reason}\n");
+                say(&format!("   refused, and on record as an alarm: {reason}\n"))?;
                 Ok(())
             }
             other => bail!("the forged request was not refused as it should be: {other:?}"),
@@ -294,6 +299,10 @@ impl Step {
             }
         }
     }
+}
+
+fn say(text: &str) -> io::Result<()> {
+    writeln!(io::stdout(), "{text}")
 }
 
 /// A bar on a terminal, nothing in a pipe.

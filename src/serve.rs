@@ -57,11 +57,12 @@ impl Server {
     /// When the data folder, the ledger, its keys or an address cannot be had.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         make_data_dir(&config.data_dir)?;
-        let key_encryption = Arc::new(KeyEncryptionKey::open_or_create(&config.key_file())?);
         let token_file = config.admin_token_file();
         let admin = AdminToken::open_or_create(&token_file)
             .with_context(|| format!("the admin token in {}", token_file.display()))?;
         let ledger = open_ledger(&config).await?;
+        let key_file = config.key_file();
+        let key_encryption = Arc::new(KeyEncryptionKey::of_ledger(&ledger, &key_file).await?);
         let active = load(&config, &ledger, &key_encryption).await?;
         let active = Arc::new(ArcSwap::from_pointee(active));
         let metrics = Arc::new(Metrics::default());
@@ -221,9 +222,19 @@ pub fn make_data_dir(path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// When it cannot be opened; the error says where it was looked for, without its password.
 pub async fn open_ledger(config: &Config) -> anyhow::Result<Ledger> {
-    let shown = match config.ledger.rsplit_once('@') {
-        Some((_, host)) => format!("…@{host}"),
-        None => config.ledger.clone(),
-    };
+    let shown = without_password(&config.ledger);
     Ledger::open(&config.ledger).await.with_context(|| format!("ledger.url: {shown}"))
+}
+
+/// A ledger's URL as far as it can hold no password: scheme, host and path, or the scheme alone.
+fn without_password(url: &str) -> String {
+    if url.starts_with("sqlite:") {
+        return url.to_owned();
+    }
+    let uri = url.parse::<hyper::Uri>().ok();
+    let host = uri.as_ref().and_then(hyper::Uri::host);
+    match (&uri, host) {
+        (Some(uri), Some(host)) => format!("postgres://{host}{}", uri.path()),
+        _ => "postgres:…".to_owned(),
+    }
 }

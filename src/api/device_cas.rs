@@ -12,9 +12,7 @@ use super::Api;
 use super::error::ApiError;
 use super::factories::CertificateView;
 use super::selection::FactoryQuery;
-use crate::clock::UnixTime;
-use crate::factory::{Locals, RequestedKey, classify, pending_requests, request_keys};
-use crate::ledger::InstalledCertificate;
+use crate::factory::{Installing, RequestedKey, install, pending_requests, request_keys};
 use crate::model::DeviceCa;
 use crate::pki::Certificate;
 
@@ -89,14 +87,14 @@ pub(super) async fn add(
 ) -> Result<(StatusCode, Json<DeviceCas>), ApiError> {
     let factory = api.fresh_factory(&query).await?.factory;
     let certificates = Certificate::from_pem(addition.certificate.as_bytes())?;
-    let pending = pending_requests(&api.ledger, &factory).await?;
-    let now = UnixTime::now();
-    let found = classify(&certificates, &factory, &pending, Locals::Accept, now)?;
-    if !found.iter().all(|one| matches!(one, InstalledCertificate::DeviceCa(..))) {
-        let message = "only Device CAs are added here";
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
+    let installed =
+        install(&api.ledger, &factory, &certificates, Installing::DeviceCas, ACTOR).await?;
+    if installed.new == 0 {
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "this Factory has that certificate already",
+        ));
     }
-    api.ledger.install(factory.id, &found, ACTOR).await?;
     (api.apply)().await;
     let Json(all) = list(State(api), Query(query)).await?;
     Ok((StatusCode::CREATED, Json(all)))

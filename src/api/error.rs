@@ -1,15 +1,20 @@
 //! Errors as JSON: `{"message","errors"}`.
 
 use axum::Json;
+use axum::body::to_bytes;
 use axum::http::StatusCode;
+use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
-use crate::factory::{InstallError, RequestError};
+use crate::factory::{InstallFailure, RequestError};
 use crate::ledger::{ChangeError, LedgerError};
 use crate::model::NotA;
 use crate::pki::Malformed;
+
+/// How much of a reason is passed on.
+const REASON_LIMIT: usize = 4096;
 
 /// What went wrong, for the operator.
 #[derive(Debug)]
@@ -46,6 +51,25 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Gives the errors that the framework itself answers the shape of all others.
+pub(super) async fn as_json(response: Response) -> Response {
+    let status = response.status();
+    let plain = response.headers().get(CONTENT_TYPE).is_none_or(|of| of != "application/json");
+    if !(status.is_client_error() || status.is_server_error()) || !plain {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let text = to_bytes(body, REASON_LIMIT).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let reason = status.canonical_reason().unwrap_or("refused");
+    let mut answer =
+        ApiError::new(status, if text.is_empty() { reason } else { &*text }).into_response();
+    if let Some(allowed) = head.headers.get(ALLOW) {
+        answer.headers_mut().insert(ALLOW, allowed.clone());
+    }
+    answer
+}
+
 pub(super) async fn not_found() -> ApiError {
     ApiError::not_found("there is nothing at this path")
 }
@@ -71,9 +95,13 @@ impl From<RequestError> for ApiError {
     }
 }
 
-impl From<InstallError> for ApiError {
-    fn from(why: InstallError) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, why)
+impl From<InstallFailure> for ApiError {
+    fn from(why: InstallFailure) -> Self {
+        match why {
+            InstallFailure::Refused(why) => Self::new(StatusCode::BAD_REQUEST, why),
+            InstallFailure::Change(why) => why.into(),
+            InstallFailure::Request(why) => why.into(),
+        }
     }
 }
 

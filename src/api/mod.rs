@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{get, post};
 
 pub use auth::AdminToken;
@@ -63,6 +63,7 @@ pub fn router(api: Api) -> Router {
         .route("/audit", get(audit::list))
         .route("/audit/verification", get(audit::verify))
         .fallback(error::not_found)
+        .layer(map_response(error::as_json))
         .layer(from_fn_with_state(Arc::clone(&api), auth::require_admin));
     Router::new()
         .nest("/v1", v1)

@@ -80,7 +80,7 @@ impl ApiClient {
 
 fn token(global: &Global) -> anyhow::Result<Zeroizing<String>> {
     if let Ok(token) = std::env::var("ESTD_TOKEN") {
-        return Ok(Zeroizing::new(token));
+        return Ok(Zeroizing::new(token.trim().to_owned()));
     }
     let path = global.config(&ServeOverrides::default())?.admin_token_file();
     let text = std::fs::read_to_string(&path).with_context(|| {

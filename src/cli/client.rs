@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use aws_lc_rs::rand::SystemRandom;
 use clap::Subcommand;
 use data_encoding::BASE64;
@@ -90,13 +90,15 @@ async fn cacerts(server: &ServerArgs, global: &Global) -> anyhow::Result<()> {
 
 impl Enrolment {
     async fn run(self, operation: &str, global: &Global) -> anyhow::Result<()> {
+        // Before the server is asked: a certificate must not be issued and then have no place.
+        output::must_be_new(&[&self.out, &self.out_key])?;
         let identity = self.identity()?;
         let client = self.server.client(Some(&identity))?;
         let mut connection = client.connect().await?;
         let binding = match (self.bind, connection.channel_binding()) {
             (false, _) => None,
             (true, Some(binding)) => Some(BASE64.encode(&binding)),
-            (true, None) => anyhow::bail!("--bind needs TLS 1.3, which the server does not speak"),
+            (true, None) => bail!("--bind needs TLS 1.3, which the server does not speak"),
         };
         // The key is on disk before the server knows of it: a certificate without its key would be
         // of no use, a key without its certificate does no harm.

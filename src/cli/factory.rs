@@ -1,19 +1,21 @@
 //! `estd factory`: the first-time set-up opens the ledger itself; `show` asks the server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use aws_lc_rs::rand::SystemRandom;
 use clap::Subcommand;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::api_client::ApiClient;
 use super::{Global, output, read_file};
 use crate::clock::UnixTime;
 use crate::config::ServeOverrides;
-use crate::factory::{self, Locals, RequestedKey, classify, pending_requests, request_keys};
+use crate::factory::{
+    self, Authority, InitError, Installed, Installing, RequestedKey, pending_requests, request_keys,
+};
 use crate::keys::KeyEncryptionKey;
-use crate::ledger::{Ledger, NewFactory};
+use crate::ledger::{ChangeError, Ledger, NewFactory};
 use crate::model::{self, FactoryName, HostName};
 use crate::pki::{self, Certificate};
 use crate::serve::{make_data_dir, open_ledger};
@@ -82,38 +84,23 @@ struct SetUp {
 impl Factory {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
-            Self::Init { new, root_key, root } => {
-                for path in [&root_key, &root] {
-                    if path.exists() {
-                        bail!("{} is there already and is not overwritten", path.display());
-                    }
-                }
-                let set_up = SetUp::open(global).await?;
-                let made = set_up.init(&new).await;
-                set_up.ledger.close().await;
-                let factory::DevelopmentRoot(authority) = made?;
-                output::write_secret(&root_key, &authority.key().to_pem()?)?;
-                output::write_new(
-                    &root,
-                    &pki::to_pem("CERTIFICATE", authority.certificate().der())?,
-                )?;
-                output::line(&format!("The Factory {} is ready.", new.name))?;
-                output::line(&format!("  {}  the root, for devices to trust", root.display()))?;
-                let key = root_key.display();
-                output::line(&format!("  {key}  the root's key: keep it offline, it is yours"))
-            }
+            Self::Init { new, root_key, root } => init(global, &new, &root_key, &root).await,
             Self::Csr { new, out } => {
                 let set_up = SetUp::open(global).await?;
                 let requests = set_up.request(&new).await;
                 set_up.ledger.close().await;
                 std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
+                let mut paths = Vec::new();
                 for request in requests? {
                     let path = out.join(format!("{}.csr", request.key.as_str()));
                     std::fs::write(&path, &request.pem)
                         .with_context(|| path.display().to_string())?;
-                    output::line(&path.display().to_string())?;
+                    paths.push(path.display().to_string());
                 }
-                Ok(())
+                if global.json {
+                    return output::json(&json!({ "requests": paths }));
+                }
+                output::line(&paths.join("\n"))
             }
             Self::Install { files, name } => {
                 let mut certificates = Vec::new();
@@ -125,8 +112,12 @@ impl Factory {
                 let name = name.or_else(|| global.factory.clone());
                 let installed = set_up.install(&certificates, name.as_deref()).await;
                 set_up.ledger.close().await;
-                let (count, missing) = installed?;
-                output::line(&format!("Installed: {count} of {}", certificates.len()))?;
+                let Installed { new, waiting } = installed?;
+                let missing: Vec<&str> = waiting.into_iter().map(RequestedKey::as_str).collect();
+                if global.json {
+                    return output::json(&json!({ "installed": new, "missing": missing }));
+                }
+                output::line(&format!("Installed: {new} of {}", certificates.len()))?;
                 if missing.is_empty() {
                     return output::line("Nothing is missing: `estd serve` serves this Factory.");
                 }
@@ -153,16 +144,9 @@ impl SetUp {
     async fn open(global: &Global) -> anyhow::Result<Self> {
         let config = global.config(&ServeOverrides::default())?;
         make_data_dir(&config.data_dir)?;
-        Ok(Self {
-            key_encryption: KeyEncryptionKey::open_or_create(&config.key_file())?,
-            ledger: open_ledger(&config).await?,
-        })
-    }
-
-    async fn init(&self, new: &New) -> anyhow::Result<factory::DevelopmentRoot> {
-        let random = SystemRandom::new();
-        let new = new.parse()?;
-        Ok(factory::init(&self.ledger, &self.key_encryption, new, &random, ACTOR).await?)
+        let ledger = open_ledger(&config).await?;
+        let key_encryption = KeyEncryptionKey::of_ledger(&ledger, &config.key_file()).await?;
+        Ok(Self { ledger, key_encryption })
     }
 
     async fn request(&self, new: &New) -> anyhow::Result<Vec<factory::PendingRequest>> {
@@ -184,19 +168,14 @@ impl SetUp {
         Ok(pending_requests(&self.ledger, &factory).await?)
     }
 
-    /// Installs, and gives how many certificates were new and what is still missing.
     async fn install(
         &self,
         certificates: &[Certificate],
         name: Option<&str>,
-    ) -> anyhow::Result<(usize, Vec<&'static str>)> {
+    ) -> anyhow::Result<Installed> {
         let factory = self.find(name).await?;
-        let pending = pending_requests(&self.ledger, &factory).await?;
-        let now = UnixTime::now();
-        let found = classify(certificates, &factory, &pending, Locals::Refuse, now)?;
-        self.ledger.install(factory.id, &found, ACTOR).await?;
-        let missing = pending_requests(&self.ledger, &factory).await?;
-        Ok((found.len(), missing.iter().map(|request| request.key.as_str()).collect()))
+        let installing = Installing::SetUp;
+        Ok(factory::install(&self.ledger, &factory, certificates, installing, ACTOR).await?)
     }
 
     async fn find(&self, name: Option<&str>) -> anyhow::Result<model::Factory> {
@@ -211,6 +190,37 @@ impl SetUp {
             (Some(_), false) => bail!("there are several Factories: name one by --name"),
         }
     }
+}
+
+async fn init(global: &Global, new: &New, root_key: &Path, root: &Path) -> anyhow::Result<()> {
+    output::must_be_new(&[root_key, root])?;
+    let parsed = new.parse()?;
+    let random = SystemRandom::new();
+    let set_up = SetUp::open(global).await?;
+    let authority = Authority::root(&parsed.name, UnixTime::now(), &random)?;
+    // On disk before anything depends on it: the key is nowhere else.
+    output::write_secret(root_key, &authority.key().to_pem()?)?;
+    let SetUp { ledger, key_encryption } = set_up;
+    let pem = pki::to_pem("CERTIFICATE", authority.certificate().der())?;
+    if let Err(why) = output::write_new(root, &pem) {
+        std::fs::remove_file(root_key)?;
+        return Err(why);
+    }
+    let made = factory::init(&ledger, &key_encryption, parsed, &authority, &random, ACTOR).await;
+    ledger.close().await;
+    if let Err(InitError::Change(ChangeError::Refused(_))) = &made {
+        // Nothing was made with this root. After any other failure something may have been.
+        std::fs::remove_file(root_key)?;
+        std::fs::remove_file(root)?;
+    }
+    made?;
+    let (root, key) = (root.display().to_string(), root_key.display().to_string());
+    if global.json {
+        return output::json(&json!({ "factory": new.name, "root": root, "root_key": key }));
+    }
+    output::line(&format!("The Factory {} is ready.", new.name))?;
+    output::line(&format!("  {root}  the root, for devices to trust"))?;
+    output::line(&format!("  {key}  the root's key: keep it offline, it is yours"))
 }
 
 async fn show(global: &Global) -> anyhow::Result<()> {

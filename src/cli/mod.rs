@@ -11,6 +11,7 @@ mod output;
 mod request;
 mod serve;
 
+use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -105,8 +106,32 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn failed(why: &anyhow::Error) -> ExitCode {
-    eprintln!("estd: {why:#}");
+    if is_broken_pipe(why) {
+        // The reader, `head` for instance, has read enough.
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("estd: {}", explain(why));
     ExitCode::FAILURE
+}
+
+fn is_broken_pipe(why: &anyhow::Error) -> bool {
+    let io = why.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io.last().is_some_and(|why| why.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// An error with its causes, each told once: many libraries repeat the cause in their own text.
+fn explain(why: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in why.chain().map(ToString::to_string) {
+        if told.contains(&cause) {
+            continue;
+        }
+        if !told.is_empty() {
+            told.push_str(": ");
+        }
+        told.push_str(&cause);
+    }
+    told
 }
 
 impl Global {

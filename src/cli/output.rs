@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::Value;
 
 /// Prints JSON, indented.
@@ -13,12 +13,9 @@ pub(super) fn json(value: &Value) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value)?)
 }
 
-/// Prints a line. A reader that went away, `head` for instance, is no error.
+/// Prints a line.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
-    match writeln!(io::stdout(), "{text}") {
-        Err(why) if why.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => Ok(other?),
-    }
+    Ok(writeln!(io::stdout(), "{text}")?)
 }
 
 /// Prints rows below a head, in columns.
@@ -48,6 +45,14 @@ pub(super) fn field(object: &Value, key: &str) -> String {
         if c.is_control() { c.escape_default().to_string() } else { c.into() }
     };
     text.chars().map(escape).collect()
+}
+
+/// Says that one of these files is there, before anything is done that would need its place.
+pub(super) fn must_be_new(paths: &[&Path]) -> anyhow::Result<()> {
+    match paths.iter().find(|path| path.exists()) {
+        Some(path) => bail!("{} is there already and is not overwritten", path.display()),
+        None => Ok(()),
+    }
 }
 
 /// Writes a new file that only its owner can read; one that is there is never overwritten.

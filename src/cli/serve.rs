@@ -1,5 +1,6 @@
 //! `estd serve`.
 
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
 
@@ -23,6 +24,14 @@ impl Serve {
         let config = global.config(&self.overrides)?;
         if self.check {
             let labels: Vec<&str> = config.profiles.labelled.keys().map(Label::as_str).collect();
+            if global.json {
+                return output::json(&json!({
+                    "data_dir": config.data_dir,
+                    "est.listen": config.est_listen,
+                    "api.listen": config.api_listen,
+                    "est.labels": labels,
+                }));
+            }
             output::line("The configuration can be used.")?;
             output::line(&format!("data_dir    {}", config.data_dir.display()))?;
             output::line(&format!("est.listen  {}", config.est_listen))?;

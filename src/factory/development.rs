@@ -3,7 +3,7 @@
 use aws_lc_rs::rand::SystemRandom;
 
 use super::{
-    Authority, AuthorityError, InstallError, Locals, RequestError, RequestedKey, classify,
+    Authority, AuthorityError, InstallFailure, Installing, RequestError, RequestedKey, install,
     pending_requests, request_keys,
 };
 use crate::clock::UnixTime;
@@ -15,10 +15,10 @@ use crate::pki::{CertificationRequest, Malformed};
 /// Why a development Factory could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The root could not be made, or could not sign.
+    /// The root could not sign.
     #[error("the root: {0}")]
     Root(#[from] AuthorityError),
-    /// The Factory could not be added, or its certificates not be installed.
+    /// The Factory could not be added.
     #[error(transparent)]
     Change(#[from] ChangeError),
     /// The keys could not be made.
@@ -27,9 +27,9 @@ pub enum InitError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// What was made does not fit together.
+    /// What the root signed could not be installed.
     #[error(transparent)]
-    Install(#[from] InstallError),
+    Install(#[from] InstallFailure),
     /// A request that was just made cannot be read.
     #[error(transparent)]
     Malformed(#[from] Malformed),
@@ -38,10 +38,8 @@ pub enum InitError {
     Gone,
 }
 
-/// The root of a development Factory. Its key is the operator's: it is kept nowhere else.
-pub struct DevelopmentRoot(pub Authority);
-
-/// Makes a Factory with a new root, both server certificates and one online Device CA.
+/// Makes a Factory below `root`, with both server certificates and one online Device CA. The root's key
+/// is the operator's and is kept nowhere.
 ///
 /// # Errors
 /// When the Factory exists, or the ledger or the random source fails.
@@ -49,12 +47,12 @@ pub async fn init(
     ledger: &Ledger,
     key_encryption: &KeyEncryptionKey,
     new: NewFactory,
+    root: &Authority,
     random: &SystemRandom,
     actor: &str,
-) -> Result<DevelopmentRoot, InitError> {
+) -> Result<(), InitError> {
     let now = UnixTime::now();
     let name = new.name.clone();
-    let root = Authority::root(&name, now, random)?;
     ledger.add_factory(new, actor).await?;
     let factory = find(ledger, &name).await?;
     request_keys(ledger, key_encryption, &factory, &RequestedKey::ALL, random, actor).await?;
@@ -71,9 +69,8 @@ pub async fn init(
             RequestedKey::DeviceCa => root.certify_device_ca(subject, key, now, random)?,
         });
     }
-    let installed = classify(&certificates, &factory, &pending, Locals::Refuse, now)?;
-    ledger.install(factory.id, &installed, actor).await?;
-    Ok(DevelopmentRoot(root))
+    install(ledger, &factory, &certificates, Installing::SetUp, actor).await?;
+    Ok(())
 }
 
 async fn find(ledger: &Ledger, name: &FactoryName) -> Result<Factory, InitError> {

@@ -3,19 +3,20 @@
 
 use const_oid::db::rfc5280::ID_KP_SERVER_AUTH;
 
-use super::{PendingRequest, RequestedKey};
+use super::{PendingRequest, RequestError, RequestedKey, pending_requests};
 use crate::clock::UnixTime;
-use crate::ledger::InstalledCertificate;
+use crate::ledger::{ChangeError, InstalledCertificate, Ledger};
+use crate::model::audit::{Entry, Outcome};
 use crate::model::{DeviceCaKind, Factory, ServerPurpose};
 use crate::pki::{Certificate, CertificationRequest, KeyUsages};
 
-/// Whether CA certificates may come for which no key waits here.
+/// What is being done, which says what may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Locals {
-    /// They become local Device CAs.
-    Accept,
-    /// They are refused.
-    Refuse,
+pub enum Installing {
+    /// The Factory's set-up: its root, server certificates and online Device CAs.
+    SetUp,
+    /// More Device CAs: online, and local ones for which no key waits here.
+    DeviceCas,
 }
 
 /// Why a certificate is not installed.
@@ -28,15 +29,84 @@ pub struct InstallError {
     pub reason: String,
 }
 
-/// Finds out what each certificate is. Those that are installed already are left out.
+/// What an installation came to.
+#[derive(Debug)]
+pub struct Installed {
+    /// How many certificates were new.
+    pub new: usize,
+    /// The keys that still wait for theirs.
+    pub waiting: Vec<RequestedKey>,
+}
+
+/// Why nothing was installed.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallFailure {
+    /// A certificate is refused.
+    #[error(transparent)]
+    Refused(#[from] InstallError),
+    /// The ledger's present state forbids it, or the ledger failed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The waiting requests cannot be read.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+}
+
+/// Installs certificates, all or none; those that are installed already are passed over. A refusal is
+/// on record as well.
 ///
 /// # Errors
-/// When one is not below the root, not valid now, unfit for what it is for, or no key waits for it.
-pub fn classify(
+/// When one is not below the root, not valid now, unfit for what it is for, or no key waits for it; when
+/// the root is set already (I9); or the ledger fails.
+pub async fn install(
+    ledger: &Ledger,
+    factory: &Factory,
+    certificates: &[Certificate],
+    installing: Installing,
+    actor: &str,
+) -> Result<Installed, InstallFailure> {
+    let mut known = ledger.installed_certificates(factory).await.map_err(ChangeError::from)?;
+    let new: Vec<Certificate> =
+        certificates.iter().filter(|one| known.insert(one.fingerprint())).cloned().collect();
+    let pending = pending_requests(ledger, factory).await?;
+    let done = match classify(&new, factory, &pending, installing, UnixTime::now()) {
+        Ok(found) => ledger.install(factory.id, &found, actor).await.map_err(Into::into),
+        Err(refused) => Err(InstallFailure::from(refused)),
+    };
+    if let Err(
+        why @ (InstallFailure::Refused(_) | InstallFailure::Change(ChangeError::Refused(_))),
+    ) = &done
+    {
+        // Best effort: what the operator must learn is the refusal, not that it went unrecorded.
+        let _unrecorded = ledger.note(refusal(factory, actor, why)).await;
+    }
+    done?;
+    let waiting = pending_requests(ledger, factory).await?;
+    Ok(Installed {
+        new: new.len(),
+        waiting: waiting.into_iter().map(|request| request.key).collect(),
+    })
+}
+
+fn refusal(factory: &Factory, actor: &str, why: &InstallFailure) -> Entry {
+    Entry {
+        at: UnixTime::now(),
+        factory: Some(factory.id),
+        actor: actor.to_owned(),
+        action: "install".to_owned(),
+        subject: factory.name.to_string(),
+        outcome: Outcome::Refused,
+        code: "install-refused".to_owned(),
+        detail: why.to_string(),
+    }
+}
+
+/// Finds out what each certificate is.
+fn classify(
     certificates: &[Certificate],
     factory: &Factory,
     pending: &[PendingRequest],
-    locals: Locals,
+    installing: Installing,
     now: UnixTime,
 ) -> Result<Vec<InstalledCertificate>, InstallError> {
     let new_root = certificates.iter().find(|one| is_root(one));
@@ -45,9 +115,6 @@ pub fn classify(
     for certificate in certificates {
         let refuse =
             |reason: String| InstallError { subject: certificate.subject().to_string(), reason };
-        if factory.root.as_ref() == Some(certificate) {
-            continue;
-        }
         if !certificate.validity().contains(now) {
             let validity = certificate.validity();
             return Err(refuse(format!(
@@ -55,7 +122,7 @@ pub fn classify(
                 validity.not_before, validity.not_after
             )));
         }
-        if is_root(certificate) {
+        if is_root(certificate) && installing == Installing::SetUp {
             found.push(InstalledCertificate::Root(certificate.clone()));
             continue;
         }
@@ -63,13 +130,20 @@ pub fn classify(
         certificate.verify_issued_by(root).map_err(|_| {
             refuse(format!("it is not signed by the Factory's root, {}", root.subject()))
         })?;
-        let installed = match (requested(certificate, pending), locals) {
-            (Some(RequestedKey::Server(purpose)), _) => server(certificate, factory, purpose),
+        let installed = match (requested(certificate, pending), installing) {
             (Some(RequestedKey::DeviceCa), _) => device_ca(certificate, DeviceCaKind::Online),
-            (None, Locals::Accept) => device_ca(certificate, DeviceCaKind::Local),
-            (None, Locals::Refuse) => Err("no key made here waits for it (a Device CA whose key \
+            (Some(RequestedKey::Server(purpose)), Installing::SetUp) => {
+                server(certificate, factory, purpose)
+            }
+            (Some(RequestedKey::Server(_)), Installing::DeviceCas) => {
+                Err("it is a server certificate: `estd factory install` takes it".to_owned())
+            }
+            (None, Installing::DeviceCas) => device_ca(certificate, DeviceCaKind::Local),
+            (None, Installing::SetUp) => {
+                Err("no key made here waits for it (a Device CA whose key \
                 is elsewhere is added by `estd device-ca add`)"
-                .to_owned()),
+                    .to_owned())
+            }
         };
         found.push(installed.map_err(refuse)?);
     }

@@ -6,6 +6,6 @@ mod install;
 mod requests;
 
 pub use authority::{Authority, AuthorityError};
-pub use development::{DevelopmentRoot, InitError, init};
-pub use install::{InstallError, Locals, classify};
+pub use development::{InitError, init};
+pub use install::{InstallError, InstallFailure, Installed, Installing, install};
 pub use requests::{PendingRequest, RequestError, RequestedKey, pending_requests, request_keys};

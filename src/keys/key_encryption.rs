@@ -7,17 +7,23 @@ use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::rand;
+use aws_lc_rs::{hmac, rand};
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
+use crate::ledger::{Ledger, LedgerError};
 use crate::pki::Fingerprint;
 
 const KEY_LENGTH: usize = 32;
 const NONCE_LENGTH: usize = 12;
+/// What the check value of a key authenticates: it tells nothing of the key.
+const CHECKED: &[u8] = b"estd key-encryption key";
 
 /// Wraps private keys for the ledger.
-pub struct KeyEncryptionKey(RandomizedNonceKey);
+pub struct KeyEncryptionKey {
+    key: RandomizedNonceKey,
+    check: Fingerprint,
+}
 
 /// Why the file of the key-encryption key cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +36,20 @@ pub enum KeyFileError {
         /// What went wrong.
         source: io::Error,
     },
+    /// It is not there, and the ledger's private keys were encrypted under it.
+    #[error(
+        "the ledger's private keys are encrypted under a key-encryption key that is not in {0}: \
+         restore it, or name its folder by data_dir"
+    )]
+    Missing(PathBuf),
+    /// It is another one than that of the ledger.
+    #[error(
+        "the key-encryption key in {0} is not the one that the ledger's keys are encrypted under"
+    )]
+    Other(PathBuf),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// It holds something else.
     #[error("{0} does not hold a key-encryption key: one line, the base64 of 32 bytes")]
     Content(PathBuf),
@@ -39,11 +59,27 @@ pub enum KeyFileError {
 }
 
 impl KeyEncryptionKey {
+    /// Reads the key of this ledger from `path`. A key is made only for a ledger that has none.
+    ///
+    /// # Errors
+    /// When the file cannot be read or made, holds something else, or is another ledger's.
+    pub async fn of_ledger(ledger: &Ledger, path: &Path) -> Result<Self, KeyFileError> {
+        if ledger.key_check().await?.is_some() && !path.exists() {
+            return Err(KeyFileError::Missing(path.to_owned()));
+        }
+        let key = Self::open_or_create(path)?;
+        if ledger.claim_key_check(key.check).await? == key.check {
+            Ok(key)
+        } else {
+            Err(KeyFileError::Other(path.to_owned()))
+        }
+    }
+
     /// Reads the key from `path`; makes the file (mode 0600) if it is not there.
     ///
     /// # Errors
     /// When the file cannot be read or made, or holds something else.
-    pub fn open_or_create(path: &Path) -> Result<Self, KeyFileError> {
+    fn open_or_create(path: &Path) -> Result<Self, KeyFileError> {
         let io_error = |source| KeyFileError::Io { path: path.to_owned(), source };
         match create(path) {
             Err(KeyFileError::Io { source, .. })
@@ -57,7 +93,10 @@ impl KeyEncryptionKey {
         if key.len() != KEY_LENGTH {
             return Err(content());
         }
-        RandomizedNonceKey::new(&AES_256_GCM, &key).map(Self).map_err(|Unspecified| content())
+        let check = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), CHECKED);
+        let check = Fingerprint::from_bytes(check.as_ref()).ok_or_else(content)?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &key).map_err(|Unspecified| content())?;
+        Ok(Self { key, check })
     }
 
     /// Encrypts a private key and binds the result to its public key.
@@ -68,7 +107,7 @@ impl KeyEncryptionKey {
     ) -> Result<Vec<u8>, Unspecified> {
         let mut sealed = Zeroizing::new(private_key.to_vec());
         let binding = Aad::from(public_key.as_bytes());
-        let nonce = self.0.seal_in_place_append_tag(binding, &mut *sealed)?;
+        let nonce = self.key.seal_in_place_append_tag(binding, &mut *sealed)?;
         Ok([nonce.as_ref().as_slice(), &sealed].concat())
     }
 
@@ -82,7 +121,7 @@ impl KeyEncryptionKey {
         let nonce = Nonce::try_assume_unique_for_key(nonce)?;
         let mut sealed = Zeroizing::new(sealed.to_vec());
         let binding = Aad::from(public_key.as_bytes());
-        let length = self.0.open_in_place(nonce, binding, &mut sealed)?.len();
+        let length = self.key.open_in_place(nonce, binding, &mut sealed)?.len();
         sealed.truncate(length);
         Ok(sealed)
     }

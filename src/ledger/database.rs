@@ -4,12 +4,12 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{AssertSqlSafe, Postgres, Row as _, Sqlite};
+use sqlx::{AssertSqlSafe, Connection, Postgres, Row as _, Sqlite};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -61,6 +61,9 @@ impl Database {
             let options = PgConnectOptions::from_str(url)?
                 .statement_cache_capacity(STATEMENT_CACHE)
                 .application_name("estd");
+            // Once by itself: the pool would try again and again and then say no more than that it
+            // took too long.
+            PgConnection::connect_with(&options).await?.close().await?;
             let pool = PgPoolOptions::new()
                 .max_connections(POSTGRES_CONNECTIONS)
                 .acquire_timeout(ACQUIRE_TIMEOUT);

@@ -1,5 +1,7 @@
 //! Factories: what is set up rarely and read as one snapshot.
 
+use std::collections::HashSet;
+
 use super::database::{Row, Statement, Value};
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
@@ -213,6 +215,30 @@ impl Ledger {
         Ok(row.integer("snapshot_version")?)
     }
 
+    /// What tells whether a key-encryption key is this ledger's; `None` before the first.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn key_check(&self) -> Result<Option<Fingerprint>, LedgerError> {
+        let select = Statement::new("SELECT key_check FROM ledger_head");
+        let rows = self.database.rows(select).await?;
+        let stored = rows.first().map(|row| row.maybe_bytes("key_check")).transpose()?.flatten();
+        Ok(stored.and_then(|stored| Fingerprint::from_bytes(&stored)))
+    }
+
+    /// Makes a key-encryption key this ledger's, if it has none yet; gives the one that it has.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn claim_key_check(&self, check: Fingerprint) -> Result<Fingerprint, LedgerError> {
+        let mut transaction = WriteTransaction::begin(&self.database).await?;
+        let update =
+            Statement::new("UPDATE ledger_head SET key_check = $1 WHERE key_check IS NULL");
+        transaction.execute(update.bind(check.as_bytes())).await?;
+        transaction.commit().await?;
+        self.key_check().await?.ok_or_else(|| LedgerError::corrupt("no key check"))
+    }
+
     /// Every Factory with its Device CAs.
     ///
     /// # Errors
@@ -260,6 +286,24 @@ impl Ledger {
                 })
             })
             .collect()
+    }
+
+    /// SHA-256 of every certificate that a Factory has: its root, server certificates, Device CAs.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn installed_certificates(
+        &self,
+        factory: &Factory,
+    ) -> Result<HashSet<Fingerprint>, LedgerError> {
+        let select = Statement::new(
+            "SELECT certificate FROM device_ca WHERE factory_id = $1 \
+             UNION ALL SELECT certificate FROM server_certificate WHERE factory_id = $1",
+        );
+        let rows = self.database.rows(select.bind(factory.id.0)).await?;
+        let root = factory.root.iter().map(|root| Ok(root.fingerprint()));
+        let others = rows.iter().map(|row| Ok(Fingerprint::of(&row.bytes("certificate")?)));
+        root.chain(others).collect()
     }
 
     /// The private keys whose certificates are installed.

@@ -24,9 +24,17 @@ struct Head {
 pub(super) async fn found(database: &Database) -> Result<(), LedgerError> {
     let mut transaction = database.begin().await?;
     let insert = Statement::new(
-        "INSERT INTO ledger_head (id, last_id, snapshot_version, audit_number, audit_hash) VALUES ",
+        "INSERT INTO ledger_head (id, last_id, snapshot_version, audit_number, audit_hash, key_check) \
+         VALUES ",
     )
-    .tuple([1.into(), 0.into(), 0.into(), 0.into(), Value::from(&audit::GENESIS[..])])
+    .tuple([
+        1.into(),
+        0.into(),
+        0.into(),
+        0.into(),
+        Value::from(&audit::GENESIS[..]),
+        Value::Bytes(None),
+    ])
     .then(" ON CONFLICT (id) DO NOTHING");
     transaction.execute(insert).await?;
     Ok(transaction.commit().await?)

@@ -71,6 +71,11 @@ async fn errors_of_the_api_are_json() {
     assert_error(&server, "GET", "/v1/devices/x", &token, 404);
     assert_error(&server, "GET", "/v1/devices/a%0Ab", &token, 400);
     assert_error(&server, "GET", "/v1/devices?factory=other", &token, 404);
+    for path in ["/v1/audit?limit=x", "/v1/devices?limit=x", "/v1/devices/%ff"] {
+        assert_error(&server, "GET", path, &token, 400);
+    }
+    assert_error(&server, "DELETE", "/v1/devices", &token, 405);
+    assert_error(&server, "POST", "/v1/device-cas", &token, 415);
     let headers = format!("{token}Content-Type: application/json\r\n");
     let answer = server.http("POST", "/v1/device-cas", &headers, "{\"certificate\":\"-\"}");
     assert_eq!(answer.status, 400, "{answer:?}");

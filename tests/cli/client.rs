@@ -132,7 +132,9 @@ async fn the_client_trusts_the_root_alone_and_overwrites_no_key() {
     cacerts(&url, "absent.pem").refused("absent.pem: No such file");
 
     field.host.write("new.key", "mine");
-    field.enrol("reenroll", "old", "new", &[]).refused("new.key: File exists");
+    field
+        .enrol("reenroll", "old", "new", &[])
+        .refused("new.key is there already and is not overwritten");
     assert_eq!(field.host.read("new.key"), "mine");
     field.host.write("bad.pem", field.host.read("old.pem"));
     field.host.write("bad.key", "no key");

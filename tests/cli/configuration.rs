@@ -8,6 +8,11 @@ use crate::on_both_ledgers;
 use crate::process::{Process, SERVE};
 use crate::support::Backend;
 
+/// A key-encryption key of some other ledger.
+const ANOTHER_KEY: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=\n";
+const SECOND_FACTORY: [&str; 6] =
+    ["factory", "csr", "--name", "second", "--est-host", "second.example"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn serve_needs_no_configuration() {
     let host = Host::new(Backend::Sqlite).await;
@@ -130,10 +135,17 @@ on_both_ledgers! {
     async fn another_key_encryption_key_is_refused_at_the_start(backend: Backend) {
         let (host, _root) = Host::with_factory(backend).await;
         std::fs::rename(host.file("data/key-encryption-key"), host.file("kept")).unwrap();
-        let done = host.estd(&SERVE);
-        assert!(!done.stderr.contains("estd is up"), "{done:?}");
-        let why = "does not open: it was wrapped under another key-encryption key";
-        assert!(done.code == Some(1) && done.stderr.contains(why), "{done:?}");
+        let refused = |why: &str| {
+            for command in [&SERVE[..], &SECOND_FACTORY[..]] {
+                let done = host.estd(command);
+                assert!(!done.stderr.contains("estd is up"), "{done:?}");
+                assert!(done.code == Some(1) && done.stderr.contains(why), "{done:?}");
+            }
+        };
+        refused("under a key-encryption key that is not in data/key-encryption-key");
+        assert!(!host.file("data/key-encryption-key").exists(), "no other key is made");
+        host.write("data/key-encryption-key", ANOTHER_KEY);
+        refused("data/key-encryption-key is not the one");
 
         std::fs::rename(host.file("kept"), host.file("data/key-encryption-key")).unwrap();
         host.serve().await.stop().await;

@@ -1,5 +1,7 @@
 //! What `factory install` refuses: with the reason, and with nothing half applied.
 
+use std::collections::HashSet;
+
 use data_encoding::BASE64;
 
 use crate::host::{Host, SIGNED};
@@ -139,7 +141,11 @@ async fn assert_nothing_installed(host: &Host) {
     assert!(trust.factory.root.is_none() && trust.device_cas.is_empty());
     assert_eq!(ledger.pending_keys(trust.factory.id).await.unwrap().len(), SIGNED.len());
     let rows = ledger.audit_rows(None, 100).await.unwrap();
-    assert!(rows.iter().all(|row| ["add-factory", "make-key"].contains(&row.action.as_str())));
+    let done = rows.iter().filter(|row| row.outcome == "done");
+    let actions: HashSet<&str> = done.map(|row| row.action.as_str()).collect();
+    assert_eq!(actions, HashSet::from(["add-factory", "make-key"]));
+    let refused = rows.iter().filter(|row| row.outcome != "done");
+    assert!(refused.into_iter().all(|row| row.code == "install-refused"));
     ledger.close().await;
 }
 

@@ -62,6 +62,9 @@ async fn errors_about_the_ledger_do_not_show_its_password() {
         "postgres://estd:sword@swordfish@localhost/estd?host=/nonexistent",
         "postgres://estd:swordfish#@localhost/estd",
         "postgres://estd:swordfish/@localhost/estd",
+        "postgres://127.0.0.1:1/estd?user=estd&password=swordfish",
+        "postgres://estd@127.0.0.1:1/estd?password=swordfish",
+        "postgres:estd:swordfish",
         "mysql://estd:swordfish@localhost/estd",
         "swordfish",
     ];

@@ -68,11 +68,12 @@ on_both_ledgers! {
         assert!(lines[2].contains("CN=line") && lines[2].ends_with("enabled"), "{text}");
 
         let add = |file: &str| server.estd(&host, &["device-ca", "add", file]);
-        add("line.pem").refused("is known already");
+        add("line.pem").refused("has that certificate already");
+        add("root.pem").refused("has that certificate already");
         add("tls.csr").refused("there is no certificate in it");
         add("absent.pem").refused("absent.pem: No such file");
         OfflineRoot::new(host.path(), "other", "/CN=other").device_ca("stranger", &[]);
-        add("other.pem").refused("only Device CAs are added here");
+        add("other.pem").refused("it is not signed by the Factory's root");
         add("stranger.pem").refused("it is not signed by the Factory's root");
         root.sign("line.csr", "leaf.pem", &[]);
         add("leaf.pem").refused("it is not a CA certificate");

@@ -38,6 +38,19 @@ on_both_ledgers! {
         }
     }
 
+    /// Chain files bring the root several times, and an installation may be done again.
+    async fn factory_install_passes_over_what_it_has(backend: Backend) {
+        let host = Host::new(backend).await;
+        host.request_and_sign();
+        for name in ["est-tls.pem", "tls.pem"] {
+            host.write(name, host.read(name) + &host.read("root.pem"));
+        }
+        let all = ["root.pem", "est-tls.pem", "tls.pem", "device-ca.pem"];
+        let install = || host.estd(&[&["factory", "install"], &all[..]].concat()).success();
+        assert!(install().starts_with("Installed: 4 of 6\nNothing is missing"));
+        assert!(install().starts_with("Installed: 0 of 6\nNothing is missing"));
+    }
+
     async fn factory_install_takes_files_one_by_one(backend: Backend) {
         let host = Host::new(backend).await;
         host.request_and_sign();
@@ -130,6 +143,17 @@ async fn factory_init_overwrites_no_file() {
         assert_eq!(host.read(name), "mine");
         assert!(!host.file("data").exists(), "nothing else was done");
     }
+}
+
+/// The root's key is nowhere else: it is on disk before anything depends on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn factory_init_makes_nothing_without_a_place_for_the_root() {
+    let host = Host::new(Backend::Sqlite).await;
+    for flag in ["--root-key", "--root"] {
+        host.estd(&[&INIT[..], &[flag, "missing/root"]].concat()).refused("missing/root");
+        assert!(!host.file("root.key").exists() && !host.file("root.pem").exists());
+    }
+    host.estd(&INIT).success();
 }
 
 /// Whatever the umask: this one would leave everything open.

@@ -15,11 +15,12 @@ pub mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
 use estd::config::{Config, Written};
-use estd::factory::{self, Authority, DevelopmentRoot, Locals, classify};
+use estd::factory::{self, Authority, Installing};
 use estd::keys::KeyEncryptionKey;
 use estd::ledger::{AuditRow, DeviceStory, Ledger, NewFactory};
 use estd::model::{DeviceName, FactoryId, FactoryName, HostName};
@@ -94,7 +95,7 @@ impl TestServer {
 
         let random = SystemRandom::new();
         let ledger = open_ledger(&config).await.unwrap();
-        let key = KeyEncryptionKey::open_or_create(&config.key_file()).unwrap();
+        let key = KeyEncryptionKey::of_ledger(&ledger, &config.key_file()).await.unwrap();
         let name = FactoryName::parse(FACTORY).unwrap();
         let new = NewFactory {
             name: name.clone(),
@@ -102,8 +103,8 @@ impl TestServer {
             gateway_host: HostName::parse(HOST).unwrap(),
             any_organizational_unit: false,
         };
-        let DevelopmentRoot(root) =
-            factory::init(&ledger, &key, new, &random, "test").await.unwrap();
+        let root = Authority::root(&name, UnixTime::now(), &random).unwrap();
+        factory::init(&ledger, &key, new, &root, &random, "test").await.unwrap();
         let factory_line = root.device_ca(&name, "factory line", UnixTime::now(), &random).unwrap();
         let factory = add_device_ca(&ledger, factory_line.certificate()).await;
         ledger.close().await;
@@ -195,14 +196,20 @@ impl TestServer {
     pub async fn stop(self) {
         self.server.stop().await;
     }
+
+    /// Stops the server and starts it anew, with the same folder and ledger on other ports.
+    pub async fn restart(self) -> Self {
+        self.server.stop().await;
+        let server = Server::start(self.config.clone()).await.unwrap();
+        Self { server, ..self }
+    }
 }
 
 async fn add_device_ca(ledger: &Ledger, certificate: &Certificate) -> FactoryId {
     let trust = ledger.factories().await.unwrap().pop().unwrap();
     let certificates = [certificate.clone()];
-    let now = UnixTime::now();
-    let found = classify(&certificates, &trust.factory, &[], Locals::Accept, now).unwrap();
-    ledger.install(trust.factory.id, &found, "test").await.unwrap();
+    let installing = Installing::DeviceCas;
+    factory::install(ledger, &trust.factory, &certificates, installing, "test").await.unwrap();
     trust.factory.id
 }
 
@@ -218,6 +225,17 @@ pub async fn fresh_postgres() -> String {
     sqlx::query(create).execute(&pool).await.unwrap();
     pool.close().await;
     server.replace("/postgres?", &format!("/{name}?"))
+}
+
+/// Waits until `condition` holds; panics if it does not come to that.
+pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    for _ in 0..2000 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never: {what}");
 }
 
 /// The PEM of the root, in a file of the test's folder.
