@@ -12,7 +12,6 @@ mod support;
 
 use estd::ledger::Decision;
 use estd::model::{HELD_LIMIT, HeldRequestId};
-use estd::serve::Server;
 use support::TestServer;
 use support::device::Device;
 
@@ -32,13 +31,6 @@ async fn decide(server: &TestServer, decision: Decision) {
     }
 }
 
-async fn restart(server: TestServer) -> TestServer {
-    let TestServer { server, config, folder, root, factory_line, factory } = server;
-    server.stop().await;
-    let server = Server::start(config.clone()).await.unwrap();
-    TestServer { server, config, folder, root, factory_line, factory }
-}
-
 on_both_ledgers! {
     /// E-32, E-40: 202 with an integer Retry-After; the same request is known again on a new
     /// connection and after a restart.
@@ -54,10 +46,10 @@ on_both_ledgers! {
         assert_eq!(waiting(&server).await.len(), 1, "asking again is the same request");
         assert_eq!(server.states("device-1").await, ["current"], "nothing is issued");
 
-        let server = restart(server).await;
+        let server = server.restart().await;
         assert_eq!(server.reenroll(&device, &body).await.status, 202);
         decide(&server, Decision::Approve).await;
-        let server = restart(server).await;
+        let server = server.restart().await;
         let certificate = server.reenroll(&device, &body).await.certificate();
         assert_eq!(certificate.public_key(), key.public_key());
         server.session(&Device::switched(certificate, key)).await;

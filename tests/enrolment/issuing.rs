@@ -13,6 +13,8 @@ use crate::support::{Backend, TestServer, Tls};
 use crate::{DAY, ENROLMENTS, add_online_ca, assert_refused, issued, issuing_ca, path};
 
 const DISABLE_ONLINE_CAS: &str = "UPDATE device_ca SET state = 'disabled' WHERE kind = 'online'";
+const REPEAT_FIRST_SERIAL: &str = "UPDATE enrolment SET serial = \
+    (SELECT serial FROM enrolment ORDER BY id LIMIT 1)";
 const BACKDATED: i64 = 5 * 60;
 const YEAR: i64 = 365 * DAY;
 
@@ -148,8 +150,10 @@ async fn i12_the_ledger_holds_serials_unique() {
         server.rotate(&device).await;
         server.rotate(&device).await;
         let forced = tokio::spawn(async move {
-            server.sql("UPDATE enrolment SET serial = (SELECT MIN(serial) FROM enrolment)").await;
+            server.sql(REPEAT_FIRST_SERIAL).await;
         });
-        assert!(forced.await.unwrap_err().is_panic(), "{backend:?}");
+        let panic = forced.await.unwrap_err().into_panic();
+        let why = panic.downcast_ref::<String>().unwrap();
+        assert!(why.to_lowercase().contains("unique constraint"), "{backend:?}: {why}");
     }
 }
