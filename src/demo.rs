@@ -62,9 +62,7 @@ pub async fn run(devices: u32) -> anyhow::Result<()> {
     };
     demo.server.stop().await;
     told?;
-    say(&format!(
-        "\nThe server has stopped and its folder is gone. Next: README.md, \"Five minutes\"."
-    ))?;
+    say("\nThe server has stopped and its folder is gone. Next: README.md, \"Five minutes\".")?;
     Ok(())
 }
 
@@ -114,24 +112,22 @@ impl Demo {
         let devices = self.each(devices?, "registered", Step::Connect).await?;
         self.print_ledger().await?;
 
-        say(&format!("2. Every device makes a new key and re-enrols over mutual TLS."))?;
+        say("2. Every device makes a new key and re-enrols over mutual TLS.")?;
         let old = devices.first().context("no device")?;
         let (name, old) = (old.name.clone(), old.certificate.fingerprint());
         let devices = self.each(devices, "re-enrolled", Step::Reenrol).await?;
-        say(&format!("   Issued is not switched: the ledger calls the new certificates pending."))?;
+        say("   Issued is not switched: the ledger calls the new certificates pending.")?;
         self.print_ledger().await?;
 
-        say(&format!(
-            "3. Every device connects with its new certificate: that proves that it switched."
-        ))?;
+        say("3. Every device connects with its new certificate: that proves that it switched.")?;
         self.each(devices, "switched", Step::Connect).await?;
         self.print_ledger().await?;
 
-        say(&format!("4. The story of one device:"))?;
+        say("4. The story of one device:")?;
         self.print_story(&name).await?;
         ensure!(self.is_superseded(&name, old).await?, "the old certificate is still current");
 
-        say(&format!("5. Somebody who stole the factory line's key forges a certificate for it:"))?;
+        say("5. Somebody who stole the factory line's key forges a certificate for it:")?;
         self.forge(&name).await?;
 
         match self.server.ledger().verify_audit().await? {
