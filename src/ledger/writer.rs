@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
 use super::LedgerError;
@@ -19,6 +21,8 @@ use crate::policy::Unapproved;
 
 /// How much work goes into one transaction at most.
 const BATCH_LIMIT: usize = 64;
+/// How long a transaction waits for more work when there was more than one piece in the last.
+const GATHER_TIME: Duration = Duration::from_millis(2);
 /// How much work may wait; beyond, it is refused as busy (I11).
 const QUEUE_LIMIT: usize = 4096;
 
@@ -108,7 +112,12 @@ async fn run(
     metrics: Arc<WriterMetrics>,
 ) {
     let mut messages = Vec::with_capacity(BATCH_LIMIT);
+    let mut busy = false;
     while queue.recv_many(&mut messages, BATCH_LIMIT).await > 0 {
+        if busy {
+            gather(&mut queue, &mut messages).await;
+        }
+        busy = messages.len() > 1;
         let mut stop = None;
         let mut works = Vec::with_capacity(messages.len());
         for message in messages.drain(..) {
@@ -121,6 +130,18 @@ async fn run(
         if let Some(done) = stop {
             let _nobody_waits = done.send(());
             return;
+        }
+    }
+}
+
+/// Under load, waits a little for more: a transaction costs much the same for one as for many.
+async fn gather(queue: &mut mpsc::Receiver<Message>, messages: &mut Vec<Message>) {
+    let end = Instant::now() + GATHER_TIME;
+    while messages.len() < BATCH_LIMIT {
+        let more = queue.recv_many(messages, BATCH_LIMIT - messages.len());
+        match timeout_at(end, more).await {
+            Ok(count) if count > 0 => {}
+            _ => return,
         }
     }
 }

@@ -6,6 +6,8 @@ use const_oid::db::rfc4519::{CN, OU};
 use der::asn1::{ObjectIdentifier, Utf8StringRef};
 use der::{Any, Decode, Encode, Tag, Tagged};
 
+use x509_cert::name::{RdnSequence, RelativeDistinguishedName};
+
 use super::Malformed;
 use super::syntax::constructed;
 
@@ -15,9 +17,6 @@ const WHAT: &str = "distinguished name";
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Name {
     der: Vec<u8>,
-    text: String,
-    common_names: Vec<String>,
-    organizational_units: Vec<String>,
 }
 
 impl Name {
@@ -26,21 +25,8 @@ impl Name {
     /// # Errors
     /// When it is none.
     pub fn from_der(der: &[u8]) -> Result<Self, Malformed> {
-        let parsed =
-            x509_cert::name::Name::from_der(der).map_err(|why| Malformed::new(WHAT, why))?;
-        let values = |wanted: ObjectIdentifier| {
-            parsed
-                .iter()
-                .filter(|attribute| attribute.oid == wanted)
-                .filter_map(|attribute| directory_string(&attribute.value))
-                .collect()
-        };
-        Ok(Self {
-            common_names: values(CN),
-            organizational_units: values(OU),
-            text: parsed.to_string(),
-            der: der.to_vec(),
-        })
+        RdnSequence::from_der(der).map_err(|why| Malformed::new(WHAT, why))?;
+        Ok(Self { der: der.to_vec() })
     }
 
     /// The original bytes.
@@ -49,28 +35,40 @@ impl Name {
     }
 
     /// The common name, if there is exactly one.
-    pub fn common_name(&self) -> Option<&str> {
-        match self.common_names.as_slice() {
-            [only] => Some(only),
-            _ => None,
-        }
+    pub fn common_name(&self) -> Option<String> {
+        let mut names = self.values(CN);
+        if names.len() == 1 { names.pop() } else { None }
     }
 
     /// Every organizational unit, in the order of the name.
-    pub fn organizational_units(&self) -> &[String] {
-        &self.organizational_units
+    pub fn organizational_units(&self) -> Vec<String> {
+        self.values(OU)
     }
 
     /// Whether the name has no attribute at all.
     pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
+        self.parsed().is_empty()
+    }
+
+    fn values(&self, wanted: ObjectIdentifier) -> Vec<String> {
+        let parsed = self.parsed();
+        let attributes = parsed
+            .iter()
+            .flat_map(RelativeDistinguishedName::iter)
+            .filter(|attribute| attribute.oid == wanted);
+        attributes.filter_map(|attribute| directory_string(&attribute.value)).collect()
+    }
+
+    fn parsed(&self) -> RdnSequence {
+        // It was read once before.
+        RdnSequence::from_der(&self.der).unwrap_or_default()
     }
 }
 
 /// RFC 4514 text, control characters escaped: names come from strangers and end on terminals.
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.text.chars().try_for_each(|character| {
+        self.parsed().to_string().chars().try_for_each(|character| {
             if character.is_control() {
                 write!(f, "{}", character.escape_default())
             } else {
@@ -153,7 +151,7 @@ mod tests {
             .common_name("device-1")
             .build()
             .unwrap();
-        assert_eq!(name.common_name(), Some("device-1"));
+        assert_eq!(name.common_name().as_deref(), Some("device-1"));
         assert_eq!(name.organizational_units(), ["factory"]);
         assert_eq!(Name::from_der(name.der()).unwrap(), name);
     }

@@ -67,7 +67,7 @@ pub fn authenticate<'a>(
 
 /// The device that a subject names: its common name, in the Factory of its organizational unit.
 pub(super) fn device_name(subject: &Name, trust: &FactoryTrust) -> Result<DeviceName, Refusal> {
-    let name = subject.common_name().and_then(|name| DeviceName::parse(name).ok());
+    let name = subject.common_name().and_then(|name| DeviceName::parse(&name).ok());
     let name = name.ok_or(Refusal::IdentityMalformed)?;
     let factory = trust.factory.name.as_str();
     let units = subject.organizational_units();

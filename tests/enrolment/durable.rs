@@ -99,7 +99,7 @@ async fn reenrol_for_ever(
 async fn assert_all_on_record(config: &Config, factory: FactoryId, received: &[Certificate]) {
     let ledger = Ledger::open(&config.ledger).await.unwrap();
     for certificate in received {
-        let name = device_name(certificate.subject().common_name().unwrap());
+        let name = device_name(&certificate.subject().common_name().unwrap());
         let story = ledger.device(factory, &name).await.unwrap();
         let story = story.unwrap_or_else(|| panic!("{name} has a certificate and no record"));
         let fingerprint = certificate.fingerprint().to_string();

@@ -140,7 +140,7 @@ async fn rotate_fleet(server: &Arc<TestServer>, addresses: &[SocketAddr]) -> Vec
 async fn assert_exactly_the_last_used(server: &TestServer, last_used: &[Device]) {
     for device in last_used {
         let name = device.certificate.subject().common_name().unwrap();
-        let credentials = server.story(name).await.credentials;
+        let credentials = server.story(&name).await.credentials;
         let current: Vec<_> = credentials.iter().filter(|one| one.state == "current").collect();
         assert_eq!(current.len(), 1, "{name}: {credentials:?}");
         assert_eq!(current[0].sha256, device.certificate.fingerprint().to_string(), "{name}");

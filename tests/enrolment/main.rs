@@ -53,7 +53,7 @@ fn device_name(name: &str) -> DeviceName {
 async fn credential(server: &TestServer, device: &Device) -> CredentialStory {
     let name = device.certificate.subject().common_name().unwrap();
     let held = device.certificate.fingerprint().to_string();
-    let credentials = server.story(name).await.credentials;
+    let credentials = server.story(&name).await.credentials;
     credentials.into_iter().find(|one| one.sha256 == held).expect("the ledger knows it")
 }
 

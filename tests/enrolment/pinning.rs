@@ -208,7 +208,7 @@ async fn switched(server: &TestServer, old: &Device) -> Device {
 
 /// The same key with a certificate that the factory line made later.
 fn renewed_elsewhere(server: &TestServer, device: Device) -> Device {
-    let name = device_name(device.certificate.subject().common_name().unwrap());
+    let name = device_name(&device.certificate.subject().common_name().unwrap());
     let factory = FactoryName::parse(FACTORY).unwrap();
     let (key, now) = (device.key.public_key(), UnixTime::now());
     let line = &server.factory_line;

@@ -79,8 +79,12 @@ async fn e_25_a_listed_registration_authority_enrols_others() {
     let extension = Extension::extended_key_usage(purposes, true).unwrap();
     let plain = server().await;
     let subject = name("authority", FACTORY);
-    let authority =
-        Device::with_certificate(&plain.factory_line, &subject, &[extension.clone()], -1..30);
+    let authority = Device::with_certificate(
+        &plain.factory_line,
+        &subject,
+        std::slice::from_ref(&extension),
+        -1..30,
+    );
     let body = request(&name("device-1", FACTORY), &new_key(), &[], None);
     // The purpose alone makes nobody an authority: a stolen Device CA could give it to itself.
     let answer = plain.enroll(&authority, &body).await;

@@ -25,8 +25,8 @@ async fn c_03_h_07_wrapped_armoured_and_chunked_bodies_are_read() {
     let one_line = || device.request().1.trim_end().to_owned();
     let wrapped = |line_end: &str| {
         let text = one_line();
-        let lines = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap());
-        lines.map(|line| format!("{line}{line_end}")).collect::<String>()
+        let lines: Vec<&[u8]> = text.as_bytes().chunks(64).collect();
+        String::from_utf8(lines.join(line_end.as_bytes())).unwrap() + line_end
     };
     let armoured = |label: &str| {
         format!("-----BEGIN {label}-----\r\n{}-----END {label}-----\r\n", wrapped("\r\n"))
@@ -52,10 +52,12 @@ fn chunked(body: &str) -> Vec<u8> {
     let head = format!(
         "POST {REENROLL} HTTP/1.1\r\nHost: localhost\r\n{PKCS10}Transfer-Encoding: chunked\r\n\r\n"
     );
-    let chunks = body.as_bytes().chunks(100);
-    let chunks =
-        chunks.map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), str::from_utf8(chunk).unwrap()));
-    format!("{head}{}0\r\n\r\n", chunks.collect::<String>()).into_bytes()
+    let chunks: Vec<String> = body
+        .as_bytes()
+        .chunks(100)
+        .map(|chunk| format!("{:x}\r\n{}\r\n", chunk.len(), str::from_utf8(chunk).unwrap()))
+        .collect();
+    format!("{head}{}0\r\n\r\n", chunks.concat()).into_bytes()
 }
 
 #[tokio::test]
