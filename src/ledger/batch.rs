@@ -159,10 +159,10 @@ impl Batch {
             self.now.0.into(),
         ]);
         let detail = format!(
-            "certificate {} serial {} of {} until {}",
+            "certificate {} serial {} by Device CA {} until {}",
             certificate.fingerprint(),
             certificate.serial(),
-            certificate.issuer(),
+            grant.issuing_ca.certificate.serial(),
             certificate.validity().not_after,
         );
         self.done(grant.operation.as_str(), asker.name(), &key, detail);
