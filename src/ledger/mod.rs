@@ -55,6 +55,11 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether the database answered and disliked what it was given.
+    fn is_about_the_work(&self) -> bool {
+        matches!(self, Self::Corrupt(_) | Self::Database(sqlx::Error::Database(_)))
+    }
+
     fn corrupt(what: impl ToString) -> Self {
         Self::Corrupt(what.to_string())
     }

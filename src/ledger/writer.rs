@@ -153,8 +153,9 @@ async fn write(database: &Database, works: Vec<Work>, metrics: &WriterMetrics) {
     let count = works.len();
     match Batch::run(database, works).await {
         Ok(()) => committed(metrics, count),
-        Err((_, works)) if count > 1 => {
-            // One piece of work must not take the others down with it.
+        // One piece of work must not take the others down with it. A database that is away, though,
+        // takes all of them, and is not asked for each.
+        Err((why, works)) if count > 1 && why.is_about_the_work() => {
             for work in works {
                 match Batch::run(database, vec![work]).await {
                     Ok(()) => committed(metrics, 1),
