@@ -14,6 +14,9 @@ use super::trust::TlsTrust;
 use crate::model::{FactoryId, PeerCertificate, Refusal};
 use crate::pki::Certificate;
 
+/// In characters.
+const RECORD_LIMIT: usize = 256;
+
 /// What became of the certificate that the client presented.
 pub(super) enum Presented {
     /// It verified.
@@ -85,9 +88,14 @@ impl DeviceVerifier {
                     Refusal::CertificateUntrusted
                 }
             }
-            other => Refusal::CertificateUnusable(format!("{other:?}")),
+            other => Refusal::CertificateUnusable(bounded(&format!("{other:?}"))),
         }
     }
+}
+
+/// What a stranger's certificate may put on record at most.
+fn bounded(text: &str) -> String {
+    text.chars().take(RECORD_LIMIT).collect()
 }
 
 impl ClientCertVerifier for DeviceVerifier {
@@ -119,6 +127,7 @@ impl ClientCertVerifier for DeviceVerifier {
                 };
                 let subject = Certificate::from_der(end_entity)
                     .map_or_else(|_| "an unreadable name".to_owned(), |c| c.subject().to_string());
+                let subject = bounded(&subject);
                 (Presented::Rejected { subject, refusal }, Err(alert.into()))
             }
         };

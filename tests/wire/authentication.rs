@@ -126,3 +126,21 @@ fn certify_again(
     let to_be_signed = template.to_be_signed(line.key().algorithm()).unwrap();
     Certificate::from_der(&line.key().sign(to_be_signed, &random).unwrap()).unwrap()
 }
+
+/// I11: a stranger fills no disk with the names in its certificates.
+#[tokio::test]
+async fn i11_a_rejected_name_is_cut_on_record() {
+    let server = server().await;
+    let stranger = TestServer::start(crate::Backend::Sqlite).await;
+    let subject = name(&"x".repeat(5000), FACTORY);
+    let device = Device::with_certificate(&stranger.factory_line, &subject, &[], -1..30);
+    if let Ok(mut wire) = server.connect(Some(&device), &Tls::tls13()).await {
+        assert!(wire.send(&post(REENROLL, "")).await.is_err());
+    }
+    crate::support::eventually("a record", async || !server.refusals().await.is_empty()).await;
+    let row = server.audit().await.pop().unwrap();
+    assert_eq!(row.code, "certificate-untrusted");
+    assert_eq!(row.subject.chars().count(), 256);
+    server.stop().await;
+    stranger.stop().await;
+}
