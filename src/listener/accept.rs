@@ -129,9 +129,7 @@ impl EstListener {
                 };
                 let stream = http::serve(stream, with_session, drain).await;
                 session.sight().await;
-                if let Some(stream) = stream {
-                    close(stream).await;
-                }
+                close(stream).await;
             }
         })
         .await;
@@ -166,10 +164,9 @@ impl PlainListener {
         accept(self.socket, drain, move |stream, _, drain| {
             let service = service.clone();
             async move {
-                if let Some(mut stream) = http::serve(stream, service, drain).await {
-                    // The client may be gone already.
-                    let _closed = stream.shutdown().await;
-                }
+                let mut stream = http::serve(stream, service, drain).await;
+                // The client may be gone already.
+                let _closed = stream.shutdown().await;
             }
         })
         .await;

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tower::Service;
 use tower::util::BoxCloneService;
+use tracing::debug;
 
 /// How long a request's head may take, and an idle connection stay open.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
@@ -31,13 +32,9 @@ impl<B> HttpBody for B where
 {
 }
 
-/// Serves requests until the client, or `drain`, ends the connection; gives the transport back, its
-/// closing left to do. `None` if it broke.
-pub(super) async fn serve<T, S, B>(
-    transport: T,
-    service: S,
-    mut drain: watch::Receiver<bool>,
-) -> Option<T>
+/// Serves requests until the client, `drain` or an error ends the connection; gives the transport
+/// back, its closing left to do: a client whose request broke has its answer to read as well.
+pub(super) async fn serve<T, S, B>(transport: T, service: S, mut drain: watch::Receiver<bool>) -> T
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -58,7 +55,7 @@ where
         let mut finished = poll_fn(|cx| connection.poll_without_shutdown(cx));
         tokio::select! {
             ended = &mut finished => {
-                if ended.is_err() { return None; }
+                note(ended);
                 false
             }
             _ = &mut draining => true,
@@ -66,7 +63,13 @@ where
     };
     if draining {
         std::pin::Pin::new(&mut connection).graceful_shutdown();
-        poll_fn(|cx| connection.poll_without_shutdown(cx)).await.ok()?;
+        note(poll_fn(|cx| connection.poll_without_shutdown(cx)).await);
     }
-    Some(connection.into_parts().io.into_inner())
+    connection.into_parts().io.into_inner()
+}
+
+fn note(ended: hyper::Result<()>) {
+    if let Err(why) = ended {
+        debug!(error = %why, "a connection broke");
+    }
 }

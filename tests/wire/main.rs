@@ -13,6 +13,7 @@ mod answers;
 mod authentication;
 mod bad_input;
 mod binding;
+mod edges;
 mod paths;
 mod requests;
 #[path = "../support/mod.rs"]
