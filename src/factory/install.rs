@@ -3,10 +3,10 @@
 
 use const_oid::db::rfc5280::ID_KP_SERVER_AUTH;
 
+use super::device_cas::refusal;
 use super::{PendingRequest, RequestError, RequestedKey, pending_requests};
 use crate::clock::UnixTime;
-use crate::ledger::{ChangeError, InstalledCertificate, Ledger};
-use crate::model::audit::{Entry, Outcome};
+use crate::ledger::{ChangeError, FactoryChange, Ledger};
 use crate::model::{DeviceCaKind, Factory, ServerPurpose};
 use crate::pki::{Certificate, CertificationRequest, KeyUsages};
 
@@ -70,7 +70,7 @@ pub async fn install(
         certificates.iter().filter(|one| known.insert(one.fingerprint())).cloned().collect();
     let pending = pending_requests(ledger, factory).await?;
     let done = match classify(&new, factory, &pending, installing, UnixTime::now()) {
-        Ok(found) => ledger.install(factory.id, &found, actor).await.map_err(Into::into),
+        Ok(found) => ledger.change_factory(factory.id, &found, actor).await.map_err(Into::into),
         Err(refused) => Err(InstallFailure::from(refused)),
     };
     if let Err(
@@ -78,7 +78,9 @@ pub async fn install(
     ) = &done
     {
         // Best effort: what the operator must learn is the refusal, not that it went unrecorded.
-        let _unrecorded = ledger.note(refusal(factory, actor, why)).await;
+        let subject = factory.name.to_string();
+        let refused = refusal(factory, actor, "install", subject, "install-refused", why);
+        let _unrecorded = ledger.note(refused).await;
     }
     done?;
     let waiting = pending_requests(ledger, factory).await?;
@@ -88,19 +90,6 @@ pub async fn install(
     })
 }
 
-fn refusal(factory: &Factory, actor: &str, why: &InstallFailure) -> Entry {
-    Entry {
-        at: UnixTime::now(),
-        factory: Some(factory.id),
-        actor: actor.to_owned(),
-        action: "install".to_owned(),
-        subject: factory.name.to_string(),
-        outcome: Outcome::Refused,
-        code: "install-refused".to_owned(),
-        detail: why.to_string(),
-    }
-}
-
 /// Finds out what each certificate is.
 fn classify(
     certificates: &[Certificate],
@@ -108,7 +97,7 @@ fn classify(
     pending: &[PendingRequest],
     installing: Installing,
     now: UnixTime,
-) -> Result<Vec<InstalledCertificate>, InstallError> {
+) -> Result<Vec<FactoryChange>, InstallError> {
     let new_root = certificates.iter().find(|one| is_root(one));
     let root = factory.root.as_ref().or(new_root);
     let mut found = Vec::new();
@@ -123,7 +112,7 @@ fn classify(
             )));
         }
         if is_root(certificate) && installing == Installing::SetUp {
-            found.push(InstalledCertificate::Root(certificate.clone()));
+            found.push(FactoryChange::SetRoot(certificate.clone()));
             continue;
         }
         let root = root.ok_or_else(|| refuse("the Factory has no root yet".to_owned()))?;
@@ -168,7 +157,7 @@ fn server(
     certificate: &Certificate,
     factory: &Factory,
     purpose: ServerPurpose,
-) -> Result<InstalledCertificate, String> {
+) -> Result<FactoryChange, String> {
     let host = factory.host(purpose);
     let names = certificate.extensions().dns_names();
     if !names.iter().any(|name| name.eq_ignore_ascii_case(host.as_str())) {
@@ -178,13 +167,10 @@ fn server(
     if purposes.is_some_and(|purposes| !purposes.contains(&ID_KP_SERVER_AUTH)) {
         return Err("its extended key usage lacks serverAuth".to_owned());
     }
-    Ok(InstalledCertificate::Server(purpose, certificate.clone()))
+    Ok(FactoryChange::InstallServer(purpose, certificate.clone()))
 }
 
-fn device_ca(
-    certificate: &Certificate,
-    kind: DeviceCaKind,
-) -> Result<InstalledCertificate, String> {
+fn device_ca(certificate: &Certificate, kind: DeviceCaKind) -> Result<FactoryChange, String> {
     if !certificate.extensions().ca {
         return Err("it is not a CA certificate (basicConstraints CA:TRUE)".to_owned());
     }
@@ -195,5 +181,5 @@ fn device_ca(
     if certificate.subject().is_empty() {
         return Err("it has no subject that its certificates could name".to_owned());
     }
-    Ok(InstalledCertificate::DeviceCa(kind, certificate.clone()))
+    Ok(FactoryChange::AddDeviceCa(kind, certificate.clone()))
 }

@@ -137,8 +137,10 @@ impl Batch {
             return Err(Refusal::IssuingCaDisabled);
         }
         let key = (grant.factory, grant.device.clone());
-        if !self.facts.devices.contains_key(&key) {
-            self.register(key.clone(), asker.name(), None);
+        match self.facts.devices.get(&key) {
+            None => self.register(key.clone(), asker.name(), None),
+            Some(device) if device.denied => return Err(Refusal::DeviceDenied),
+            Some(_) => {}
         }
         let dropped =
             self.facts.devices.get(&key).map(KnownDevice::pending_to_drop).unwrap_or_default();
@@ -256,6 +258,8 @@ impl Batch {
             known.fingerprint.as_bytes().into(),
             known.key.as_bytes().into(),
             certificate.der().into(),
+            certificate.validity().not_after.0.into(),
+            self.now.0.into(),
             self.now.0.into(),
             None::<i64>.into(),
         ]);
@@ -271,7 +275,7 @@ impl Batch {
 
     fn use_allowance(&mut self, key: &DeviceKey) {
         if let Some(device) = self.facts.devices.get_mut(key) {
-            device.allowed_once = false;
+            (device.allowed_once, device.denied) = (false, false);
             self.changes.allowances_used.insert(device.id);
         }
     }

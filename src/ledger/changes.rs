@@ -11,7 +11,7 @@ use crate::model::CredentialState;
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) devices: Vec<[Value; 6]>,
-    pub(super) credentials: Vec<[Value; 9]>,
+    pub(super) credentials: Vec<[Value; 11]>,
     pub(super) enrolments: Vec<[Value; 8]>,
     pub(super) states: HashMap<i64, CredentialState>,
     pub(super) used: BTreeSet<i64>,
@@ -37,7 +37,8 @@ impl Changes {
         insert(
             transaction,
             "INSERT INTO credential (id, device_id, device_ca_id, state, sha256, \
-             public_key_sha256, certificate, recorded_at, first_used_at) VALUES ",
+             public_key_sha256, certificate, not_after, recorded_at, state_since, first_used_at) \
+             VALUES ",
             self.credentials,
         )
         .await?;
@@ -50,8 +51,10 @@ impl Changes {
         .await?;
         for state in [CredentialState::Superseded, CredentialState::Current] {
             let ids = self.states.iter().filter(|(_, to)| **to == state).map(|(id, _)| *id);
-            let change = Statement::new("UPDATE credential SET state = $1 WHERE id IN ")
-                .bind(state.as_str());
+            let change =
+                Statement::new("UPDATE credential SET state = $1, state_since = $2 WHERE id IN ")
+                    .bind(state.as_str())
+                    .bind(now.0);
             update(transaction, change, ids.collect()).await?;
         }
         let now = now.0;
@@ -59,7 +62,7 @@ impl Changes {
         update(transaction, Statement::new(used).bind(now), self.used).await?;
         let seen = "UPDATE device SET last_seen_at = $1 WHERE id IN ";
         update(transaction, Statement::new(seen).bind(now), self.seen).await?;
-        let allowed = "UPDATE device SET allowed_once = 0 WHERE id IN ";
+        let allowed = "UPDATE device SET allowed_once = 0, denied_at = NULL WHERE id IN ";
         update(transaction, Statement::new(allowed), self.allowances_used).await?;
         insert(
             transaction,

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 
 use super::database::{Row, Statement, Value};
+use super::device_cas::{self, DeviceCaChange, device_ca};
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{
-    DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState, Factory, FactoryId, FactoryName,
-    FactoryTrust, HostName, ServerPurpose,
+    ActRefused, DeviceCaKind, Factory, FactoryId, FactoryName, FactoryTrust, HostName,
+    ServerPurpose,
 };
 use crate::pki::{Certificate, Fingerprint};
 
@@ -39,14 +40,16 @@ pub struct StoredKey {
     pub request: Vec<u8>,
 }
 
-/// A certificate that the Factory's root signed.
-pub enum InstalledCertificate {
-    /// The root itself.
-    Root(Certificate),
-    /// A server certificate for a key that waits for it.
-    Server(ServerPurpose, Certificate),
-    /// A Device CA. An online one is for a key that waits for it.
-    DeviceCa(DeviceCaKind, Certificate),
+/// A change of a Factory's PKI.
+pub enum FactoryChange {
+    /// The root comes (I9).
+    SetRoot(Certificate),
+    /// A server certificate comes, for a key that waits for it.
+    InstallServer(ServerPurpose, Certificate),
+    /// A Device CA comes. An online one is for a key that waits for it.
+    AddDeviceCa(DeviceCaKind, Certificate),
+    /// The state of a Device CA changes.
+    Act(DeviceCaChange),
 }
 
 /// The server certificate in use for a purpose.
@@ -94,6 +97,63 @@ pub enum ChangeRefused {
     /// A Device CA is known by its key.
     #[error("the Device CA {0} is known already")]
     DeviceCaKnown(String),
+    /// A revoked one comes back only by an explicit act.
+    #[error("the Device CA {0} was revoked: `estd device-ca add --again` brings it back")]
+    DeviceCaRevoked(String),
+    /// Device CAs are told apart by serial number, in CRLs and by people.
+    #[error("another Device CA of this Factory has the serial number {0}")]
+    SerialTaken(String),
+    /// There is no such Device CA.
+    #[error("there is no such Device CA")]
+    NoSuchDeviceCa,
+    /// The state of the Device CA forbids it.
+    #[error("the Device CA {device_ca}, serial {serial}: {why}")]
+    State {
+        /// Its subject.
+        device_ca: String,
+        /// The serial number of its certificate.
+        serial: String,
+        /// Why not.
+        why: ActRefused,
+    },
+    /// I8.
+    #[error(
+        "{count} devices depend on the Device CA with serial {serial}; revoking it would strand \
+         them{}. `estd device-ca phase-out {serial}` lists them; `estd device-ca revoke {serial} \
+         --strand {count}` revokes it all the same", strand_said(*strand)
+    )]
+    StillNeeded {
+        /// The serial number of its certificate.
+        serial: String,
+        /// How many devices depend on it.
+        count: u64,
+        /// How many the operator said.
+        strand: u64,
+        /// Some of them.
+        devices: Vec<String>,
+    },
+}
+
+impl ChangeRefused {
+    /// The stable code for it in the audit log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::FactoryExists => "factory-exists",
+            Self::HostTaken => "host-taken",
+            Self::RootAlreadySet => "root-already-set",
+            Self::NoPendingKey(_) => "no-pending-key",
+            Self::DeviceCaKnown(_) => "device-ca-known",
+            Self::DeviceCaRevoked(_) => "device-ca-revoked",
+            Self::SerialTaken(_) => "serial-taken",
+            Self::NoSuchDeviceCa => "device-ca-unknown",
+            Self::State { .. } => "device-ca-state",
+            Self::StillNeeded { .. } => "device-ca-needed",
+        }
+    }
+}
+
+fn strand_said(strand: u64) -> String {
+    if strand == 0 { String::new() } else { format!(" (--strand says {strand})") }
 }
 
 impl Ledger {
@@ -168,36 +228,40 @@ impl Ledger {
         transaction.commit().await
     }
 
-    /// Installs certificates, all or none.
+    /// Changes a Factory's PKI: all of it or nothing.
     ///
     /// # Errors
     /// When the root is set already (I9), no key waits for a certificate, a Device CA is known
-    /// already, or the ledger fails.
-    pub async fn install(
+    /// already, its state forbids the act, devices still depend on it (I8), or the ledger fails.
+    pub async fn change_factory(
         &self,
         factory: FactoryId,
-        certificates: &[InstalledCertificate],
+        changes: &[FactoryChange],
         actor: &str,
     ) -> Result<(), ChangeError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
-        for installed in certificates {
-            let (action, certificate) = match installed {
-                InstalledCertificate::Root(root) => {
+        for asked in changes {
+            let (action, certificate) = match asked {
+                FactoryChange::SetRoot(root) => {
                     set_root(&mut transaction, factory, root).await?;
                     ("set-root", root)
                 }
-                InstalledCertificate::Server(purpose, certificate) => {
+                FactoryChange::InstallServer(purpose, certificate) => {
                     add_server_certificate(&mut transaction, factory, *purpose, certificate)
                         .await?;
                     ("install-server-certificate", certificate)
                 }
-                InstalledCertificate::DeviceCa(kind, certificate) => {
-                    add_device_ca(&mut transaction, factory, *kind, certificate).await?;
+                FactoryChange::AddDeviceCa(kind, certificate) => {
+                    device_cas::add(&mut transaction, factory, *kind, certificate).await?;
                     ("add-device-ca", certificate)
+                }
+                FactoryChange::Act(asked) => {
+                    device_cas::act(&mut transaction, factory, asked, actor).await?;
+                    continue;
                 }
             };
             let detail = format!("certificate {}", certificate.fingerprint());
-            let subject = certificate.subject().to_string();
+            let subject = format!("{} serial {}", certificate.subject(), certificate.serial());
             transaction.note(change(factory, actor, action, subject, detail));
         }
         transaction.change_snapshot();
@@ -387,39 +451,7 @@ async fn add_server_certificate(
     Ok(())
 }
 
-async fn add_device_ca(
-    transaction: &mut WriteTransaction,
-    factory: FactoryId,
-    kind: DeviceCaKind,
-    certificate: &Certificate,
-) -> Result<(), ChangeError> {
-    let key = certificate.public_key().fingerprint();
-    let known = Statement::new("SELECT id FROM device_ca WHERE public_key_sha256 = $1");
-    if !transaction.rows(known.bind(key.as_bytes())).await?.is_empty() {
-        return Err(ChangeRefused::DeviceCaKnown(certificate.subject().to_string()).into());
-    }
-    if kind == DeviceCaKind::Online {
-        take_pending_key(transaction, factory, None, certificate).await?;
-    }
-    let id = transaction.next_id();
-    let insert = Statement::new(
-        "INSERT INTO device_ca (id, factory_id, kind, state, public_key_sha256, certificate, \
-         added_at) VALUES ",
-    )
-    .tuple([
-        id.into(),
-        factory.0.into(),
-        kind.as_str().into(),
-        DeviceCaState::Enabled.as_str().into(),
-        key.as_bytes().into(),
-        certificate.der().into(),
-        UnixTime::now().0.into(),
-    ]);
-    transaction.execute(insert).await?;
-    Ok(())
-}
-
-async fn take_pending_key(
+pub(super) async fn take_pending_key(
     transaction: &mut WriteTransaction,
     factory: FactoryId,
     purpose: Option<ServerPurpose>,
@@ -442,7 +474,13 @@ fn purpose_word(purpose: Option<ServerPurpose>) -> &'static str {
     purpose.map_or("device-ca", ServerPurpose::as_str)
 }
 
-fn change(factory: FactoryId, actor: &str, action: &str, subject: String, detail: String) -> Entry {
+pub(super) fn change(
+    factory: FactoryId,
+    actor: &str,
+    action: &str,
+    subject: String,
+    detail: String,
+) -> Entry {
     Entry {
         at: UnixTime::now(),
         factory: Some(factory),
@@ -467,17 +505,6 @@ fn read_factory(row: &Row) -> Result<Factory, LedgerError> {
         root: root
             .map(|der| Certificate::from_der(&der).map_err(LedgerError::corrupt))
             .transpose()?,
-    })
-}
-
-fn device_ca(row: &Row) -> Result<DeviceCa, LedgerError> {
-    let (kind, state) = (row.text("kind")?, row.text("state")?);
-    Ok(DeviceCa {
-        id: DeviceCaId(row.integer("id")?),
-        factory: FactoryId(row.integer("factory_id")?),
-        kind: DeviceCaKind::from_word(&kind).ok_or(LedgerError::Corrupt(kind))?,
-        state: DeviceCaState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
-        certificate: certificate(row, "certificate")?,
     })
 }
 

@@ -86,7 +86,8 @@ impl Facts {
         names: BTreeSet<&str>,
     ) -> Result<(), LedgerError> {
         let select = Statement::new(
-            "SELECT device.id AS device_id, device.name, device.allowed_once, device.last_seen_at, \
+            "SELECT device.id AS device_id, device.name, device.allowed_once, device.denied_at, \
+             device.last_seen_at, \
              credential.id AS credential_id, credential.sha256, credential.public_key_sha256, \
              credential.state \
              FROM device LEFT JOIN credential ON credential.device_id = device.id \
@@ -103,6 +104,7 @@ impl Facts {
                 .entry((factory, name))
                 .or_insert_with(|| KnownDevice { id, ..KnownDevice::default() });
             device.allowed_once = row.integer("allowed_once")? != 0;
+            device.denied = row.maybe_integer("denied_at")?.is_some();
             if let Some(credential) = known_credential(&row)? {
                 device.credentials.push(credential);
             }

@@ -8,6 +8,7 @@ mod audit;
 mod batch;
 mod changes;
 mod database;
+mod device_cas;
 mod devices;
 mod factories;
 mod facts;
@@ -20,10 +21,10 @@ use std::sync::Arc;
 
 pub use audit::{AuditRow, ChainFault};
 
+pub use device_cas::{Dependent, Dependents, DeviceCaChange};
 pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
 pub use factories::{
-    ChangeError, ChangeRefused, InstalledCertificate, InstalledServerCertificate, NewFactory,
-    StoredKey,
+    ChangeError, ChangeRefused, FactoryChange, InstalledServerCertificate, NewFactory, StoredKey,
 };
 pub use held_requests::{Decision, HeldRequest};
 pub use work::{Asker, Contact, Held, Recorded};

@@ -41,6 +41,8 @@ pub struct KnownDevice {
     pub id: i64,
     /// Whether an operator allowed it to come back once with a credential that would be refused.
     pub allowed_once: bool,
+    /// Whether an operator denied it, with every credential that it had then.
+    pub denied: bool,
     /// Its credentials, oldest first.
     pub credentials: Vec<KnownCredential>,
 }
@@ -111,7 +113,7 @@ impl Sighting {
                 CredentialState::Superseded => {
                     device.allowance(None, Refusal::CredentialSuperseded)
                 }
-                CredentialState::Denied => Err(Refusal::CredentialDenied),
+                CredentialState::Denied => device.allowance(None, Refusal::CredentialDenied),
             },
             None => device.allowance(None, Refusal::CredentialUnknown),
         }
@@ -137,7 +139,7 @@ impl KnownDevice {
             CredentialState::Superseded => {
                 self.allowance(Some(known.id), Refusal::CredentialSuperseded)
             }
-            CredentialState::Denied => Err(Refusal::CredentialDenied),
+            CredentialState::Denied => self.allowance(Some(known.id), Refusal::CredentialDenied),
         }
     }
 

@@ -11,7 +11,7 @@ use CredentialState::{Current, Denied, Pending, Superseded};
 /// A device whose credential number n has certificate n and key n.
 fn device(states: &[CredentialState]) -> KnownDevice {
     let credentials = (0_i64..).zip(states).map(|(id, state)| credential(id, *state)).collect();
-    KnownDevice { id: 1, allowed_once: false, credentials }
+    KnownDevice { id: 1, credentials, ..KnownDevice::default() }
 }
 
 fn credential(id: i64, state: CredentialState) -> KnownCredential {
@@ -87,10 +87,14 @@ fn i7_a_superseded_one_that_comes_back_is_an_alarm_until_allowed_once() {
 }
 
 #[test]
-fn a_denied_one_stays_denied_even_when_the_device_is_allowed_once() {
+fn a_denied_one_is_refused_until_the_operator_allows_the_device_again() {
     let mut device = device(&[Denied]);
-    device.allowed_once = true;
     assert_eq!(judge(&device, presented(0, 0)).unwrap_err().code(), "credential-denied");
+    device.allowed_once = true;
+    assert_eq!(
+        judge(&device, presented(0, 0)),
+        Ok(Sighting::Allowed { credential: Some(0), superseded: vec![] })
+    );
 }
 
 #[test]

@@ -143,6 +143,8 @@ refusals! {
     /// A replaced certificate came back (I7).
     Forbidden "credential-superseded" CredentialSuperseded:
         "the certificate was replaced by one that the device has used since";
+    /// An operator denied the device; a registration authority asks for it.
+    Forbidden "device-denied" DeviceDenied: "an operator has denied this device";
     /// An operator forbade the certificate.
     Forbidden "credential-denied" CredentialDenied: "the certificate is denied";
     /// No enabled online Device CA.

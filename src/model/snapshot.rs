@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState, EnrolmentProfile, Factory, FactoryId, Label,
 };
-use crate::pki::{Certificate, Fingerprint};
+use crate::pki::{Certificate, Fingerprint, Serial};
 
 /// All Factories as of one version of the ledger.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +77,11 @@ impl FactoryTrust {
     /// The Device CA with that row.
     pub fn device_ca(&self, id: DeviceCaId) -> Option<&DeviceCa> {
         self.device_cas.iter().find(|ca| ca.id == id)
+    }
+
+    /// The Device CA with that serial number: no two of a Factory share one.
+    pub fn device_ca_by_serial(&self, serial: &Serial) -> Option<&DeviceCa> {
+        self.device_cas.iter().find(|ca| ca.certificate.serial() == serial)
     }
 
     /// Every Device CA whose certificates may still connect.
