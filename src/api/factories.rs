@@ -1,17 +1,19 @@
-//! `GET /v1/factories`: every Factory with its certificates.
+//! `/v1/factories`: every Factory with its certificates; register another.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::device_cas::DeviceCaView;
+use super::device_cas::{ACTOR, DeviceCaView};
 use super::error::ApiError;
 use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
-use crate::model::{FactoryTrust, ServerPurpose};
+use crate::ledger::NewFactory;
+use crate::model::{FactoryName, FactoryTrust, HostName, ServerPurpose};
 use crate::pki::Certificate;
 
 #[derive(Serialize)]
@@ -52,6 +54,33 @@ impl From<&Certificate> for CertificateView {
             not_after: certificate.validity().not_after,
         }
     }
+}
+
+/// A Factory to be registered without a PKI.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Addition {
+    name: String,
+    est_host: String,
+    gateway_host: String,
+    #[serde(default)]
+    any_organizational_unit: bool,
+}
+
+pub(super) async fn add(
+    State(api): State<Arc<Api>>,
+    Json(addition): Json<Addition>,
+) -> Result<(StatusCode, Json<Factories>), ApiError> {
+    let new = NewFactory {
+        name: FactoryName::parse(&addition.name)?,
+        est_host: HostName::parse(&addition.est_host)?,
+        gateway_host: HostName::parse(&addition.gateway_host)?,
+        any_organizational_unit: addition.any_organizational_unit,
+    };
+    api.ledger.add_factory(new, ACTOR).await?;
+    (api.apply)().await;
+    let Json(all) = list(State(api)).await?;
+    Ok((StatusCode::CREATED, Json(all)))
 }
 
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Factories>, ApiError> {

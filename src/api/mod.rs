@@ -51,7 +51,7 @@ pub struct Api {
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
     let v1 = Router::new()
-        .route("/factories", get(factories::list))
+        .route("/factories", get(factories::list).post(factories::add))
         .route("/device-cas", get(device_cas::list).post(device_cas::add))
         .route("/device-cas/requests", post(device_cas::request))
         .route("/devices", get(devices::list))

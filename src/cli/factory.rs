@@ -25,6 +25,20 @@ const ACTOR: &str = "command line";
 
 #[derive(Subcommand)]
 pub(super) enum Factory {
+    /// Register a Factory without a PKI; fioctl, or `csr` and `install`, or `init`, give it one
+    Add {
+        /// The Factory's name: the OU of its devices' subjects
+        name: String,
+        /// The DNS name under which devices reach the EST listener
+        #[arg(long, value_name = "HOST")]
+        est_host: String,
+        /// The DNS name of the device gateway [default: the EST host]
+        #[arg(long, value_name = "HOST")]
+        gateway_host: Option<String>,
+        /// Accept devices whose subject has another OU than the Factory's name
+        #[arg(long)]
+        any_ou: bool,
+    },
     /// Make a development Factory: a root of its own signs everything at once
     Init {
         #[command(flatten)]
@@ -64,9 +78,10 @@ pub(super) struct New {
     /// The Factory's name: the OU of its devices' subjects
     #[arg(long)]
     name: String,
-    /// The DNS name under which devices reach the EST listener
+    /// The DNS name under which devices reach the EST listener; a Factory that was added before
+    /// has it already
     #[arg(long, value_name = "HOST")]
-    est_host: String,
+    est_host: Option<String>,
     /// The DNS name of the device gateway [default: the EST host]
     #[arg(long, value_name = "HOST")]
     gateway_host: Option<String>,
@@ -84,6 +99,21 @@ struct SetUp {
 impl Factory {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
+            Self::Add { name, est_host, gateway_host, any_ou } => {
+                let new = json!({
+                    "name": name, "est_host": est_host,
+                    "gateway_host": gateway_host.as_ref().unwrap_or(&est_host),
+                    "any_organizational_unit": any_ou,
+                });
+                let answer = ApiClient::new(global)?.post("factories", new).await?;
+                if global.json {
+                    return output::json(&answer);
+                }
+                output::line(&format!(
+                    "The Factory {name} is registered and has no PKI yet: fioctl gives it one, or \
+                     `estd factory csr --name {name}`"
+                ))
+            }
             Self::Init { new, root_key, root } => init(global, &new, &root_key, &root).await,
             Self::Csr { new, out } => {
                 let set_up = SetUp::open(global).await?;
@@ -129,12 +159,26 @@ impl Factory {
 }
 
 impl New {
-    fn parse(&self) -> anyhow::Result<NewFactory> {
-        let gateway_host = self.gateway_host.as_ref().unwrap_or(&self.est_host);
+    /// The Factory as the arguments have it, or as it was added before.
+    fn parse(&self, known: Option<&model::Factory>) -> anyhow::Result<NewFactory> {
+        let host = |given: Option<&String>, known: Option<&HostName>, flag: &'static str| {
+            let given = given.map(|given| HostName::parse(given)).transpose().context(flag)?;
+            match (given, known) {
+                (Some(given), Some(known)) if given != *known => {
+                    bail!("{flag}: the Factory {} was added with {known}", self.name)
+                }
+                (given, known) => Ok(given.or_else(|| known.cloned())),
+            }
+        };
+        let known_est = known.map(|known| &known.est_host);
+        let est_host = host(self.est_host.as_ref(), known_est, "--est-host")?
+            .with_context(|| format!("--est-host: there is no Factory {} yet", self.name))?;
+        let known_gateway = known.map(|known| &known.gateway_host);
+        let gateway_host = host(self.gateway_host.as_ref(), known_gateway, "--gateway-host")?;
         Ok(NewFactory {
             name: FactoryName::parse(&self.name).context("--name")?,
-            est_host: HostName::parse(&self.est_host).context("--est-host")?,
-            gateway_host: HostName::parse(gateway_host).context("--gateway-host")?,
+            gateway_host: gateway_host.unwrap_or_else(|| est_host.clone()),
+            est_host,
             any_organizational_unit: self.any_ou,
         })
     }
@@ -150,17 +194,18 @@ impl SetUp {
     }
 
     async fn request(&self, new: &New) -> anyhow::Result<Vec<factory::PendingRequest>> {
-        let new = new.parse()?;
-        let name = new.name.to_string();
-        let factory = match self.find(Some(&name)).await {
-            Ok(known) if known.root.is_some() => bail!(
+        let name = &new.name;
+        let known = self.find(name).await?;
+        let parsed = new.parse(known.as_ref())?;
+        let factory = match known {
+            Some(known) if known.root.is_some() => bail!(
                 "the Factory {name} has its root already; another Device CA is requested by \
                  `estd device-ca add --online`"
             ),
-            Ok(known) => known,
-            Err(_) => {
-                self.ledger.add_factory(new, ACTOR).await?;
-                self.find(Some(&name)).await?
+            Some(known) => known,
+            None => {
+                self.ledger.add_factory(parsed, ACTOR).await?;
+                self.only(Some(name)).await?
             }
         };
         let (random, all) = (SystemRandom::new(), &RequestedKey::ALL);
@@ -173,12 +218,18 @@ impl SetUp {
         certificates: &[Certificate],
         name: Option<&str>,
     ) -> anyhow::Result<Installed> {
-        let factory = self.find(name).await?;
+        let factory = self.only(name).await?;
         let installing = Installing::SetUp;
         Ok(factory::install(&self.ledger, &factory, certificates, installing, ACTOR).await?)
     }
 
-    async fn find(&self, name: Option<&str>) -> anyhow::Result<model::Factory> {
+    async fn find(&self, name: &str) -> anyhow::Result<Option<model::Factory>> {
+        let all = self.ledger.factories().await?.into_iter().map(|trust| trust.factory);
+        Ok(all.into_iter().find(|factory| factory.name.as_str() == name))
+    }
+
+    /// The Factory of that name, or the only one.
+    async fn only(&self, name: Option<&str>) -> anyhow::Result<model::Factory> {
         let mut factories: Vec<_> =
             self.ledger.factories().await?.into_iter().map(|trust| trust.factory).collect();
         if let Some(name) = name {
@@ -194,9 +245,9 @@ impl SetUp {
 
 async fn init(global: &Global, new: &New, root_key: &Path, root: &Path) -> anyhow::Result<()> {
     output::must_be_new(&[root_key, root])?;
-    let parsed = new.parse()?;
     let random = SystemRandom::new();
     let set_up = SetUp::open(global).await?;
+    let parsed = new.parse(set_up.find(&new.name).await?.as_ref())?;
     let authority = Authority::root(&parsed.name, UnixTime::now(), &random)?;
     // On disk before anything depends on it: the key is nowhere else.
     output::write_secret(root_key, &authority.key().to_pem()?)?;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::clock::UnixTime;
 use crate::keys::KeyEncryptionKey;
-use crate::ledger::{ChangeError, Ledger, LedgerError, NewFactory};
+use crate::ledger::{ChangeError, ChangeRefused, Ledger, LedgerError, NewFactory};
 use crate::model::{Factory, FactoryName};
 use crate::pki::{CertificationRequest, Malformed};
 
@@ -38,11 +38,12 @@ pub enum InitError {
     Gone,
 }
 
-/// Makes a Factory below `root`, with both server certificates and one online Device CA. The root's key
+/// Makes a Factory below `root`, or sets up one that was added before, with both server
+/// certificates and one online Device CA. The root's key
 /// is the operator's and is kept nowhere.
 ///
 /// # Errors
-/// When the Factory exists, or the ledger or the random source fails.
+/// When the Factory has its root already, or the ledger or the random source fails.
 pub async fn init(
     ledger: &Ledger,
     key_encryption: &KeyEncryptionKey,
@@ -52,9 +53,7 @@ pub async fn init(
     actor: &str,
 ) -> Result<(), InitError> {
     let now = UnixTime::now();
-    let name = new.name.clone();
-    ledger.add_factory(new, actor).await?;
-    let factory = find(ledger, &name).await?;
+    let factory = find_or_add(ledger, new, actor).await?;
     request_keys(ledger, key_encryption, &factory, &RequestedKey::ALL, random, actor).await?;
 
     let pending = pending_requests(ledger, &factory).await?;
@@ -73,7 +72,22 @@ pub async fn init(
     Ok(())
 }
 
-async fn find(ledger: &Ledger, name: &FactoryName) -> Result<Factory, InitError> {
-    let found = ledger.factories().await?.into_iter().find(|trust| trust.factory.name == *name);
-    found.map(|trust| trust.factory).ok_or(InitError::Gone)
+/// The Factory, if it was registered without a PKI, else a new one.
+async fn find_or_add(ledger: &Ledger, new: NewFactory, actor: &str) -> Result<Factory, InitError> {
+    let name = new.name.clone();
+    if let Some(known) = find(ledger, &name).await? {
+        let set_up = known.root.is_some();
+        return if set_up {
+            Err(ChangeError::from(ChangeRefused::RootAlreadySet).into())
+        } else {
+            Ok(known)
+        };
+    }
+    ledger.add_factory(new, actor).await?;
+    find(ledger, &name).await?.ok_or(InitError::Gone)
+}
+
+async fn find(ledger: &Ledger, name: &FactoryName) -> Result<Option<Factory>, InitError> {
+    let all = ledger.factories().await?.into_iter().map(|trust| trust.factory);
+    Ok(all.into_iter().find(|factory| factory.name == *name))
 }

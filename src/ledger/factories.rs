@@ -85,8 +85,8 @@ pub enum ChangeRefused {
     /// The name is taken.
     #[error("there is a Factory of this name already")]
     FactoryExists,
-    /// The EST host is taken.
-    #[error("another Factory has this EST host")]
+    /// A host is taken: a Factory is found by it (SNI).
+    #[error("another Factory has this EST host or gateway host")]
     HostTaken,
     /// I9.
     #[error("the Root of Trust is set already, and it is set once")]
@@ -160,17 +160,20 @@ impl Ledger {
     /// Makes a Factory without a PKI.
     ///
     /// # Errors
-    /// When its name or EST host is taken, or the ledger fails.
+    /// When its name or one of its hosts is taken, or the ledger fails.
     pub async fn add_factory(
         &self,
         factory: NewFactory,
         actor: &str,
     ) -> Result<FactoryId, ChangeError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
-        let taken = Statement::new("SELECT name FROM factory WHERE name = $1 OR est_host = $2")
-            .bind(factory.name.as_str())
-            .bind(factory.est_host.as_str());
-        if let Some(row) = transaction.rows(taken).await?.first() {
+        let taken = Statement::new(
+            "SELECT name FROM factory WHERE name = $1 OR est_host = $2 OR gateway_host = $3",
+        )
+        .bind(factory.name.as_str())
+        .bind(factory.est_host.as_str())
+        .bind(factory.gateway_host.as_str());
+        for row in transaction.rows(taken).await? {
             let same_name = row.text("name")? == factory.name.as_str();
             let refused =
                 if same_name { ChangeRefused::FactoryExists } else { ChangeRefused::HostTaken };
@@ -192,7 +195,7 @@ impl Ledger {
             now.0.into(),
         ]);
         transaction.execute(insert).await?;
-        let detail = format!("EST host {}", factory.est_host);
+        let detail = format!("EST host {}, gateway {}", factory.est_host, factory.gateway_host);
         transaction.note(change(id, actor, "add-factory", factory.name.to_string(), detail));
         transaction.change_snapshot();
         transaction.commit().await?;
