@@ -1,20 +1,29 @@
-//! `/v1/device-cas`: list them, request one made here, add one that the root has signed.
+//! `/v1/device-cas`: list them, request one made here, add one that the root has signed, change the
+//! state of one, tell who depends on it.
 
 use std::sync::Arc;
 
 use aws_lc_rs::rand::SystemRandom;
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::error::ApiError;
 use super::factories::CertificateView;
 use super::selection::FactoryQuery;
-use crate::factory::{Installing, RequestedKey, install, pending_requests, request_keys};
-use crate::model::DeviceCa;
-use crate::pki::Certificate;
+use crate::factory::{
+    self, Asked, Installing, RequestedKey, install, pending_requests, readmit, request_keys,
+};
+use crate::ledger::Dependents;
+use crate::model::{DeviceCa, DeviceCaAct, FactoryTrust};
+use crate::pki::{Certificate, Serial, to_pem};
+
+const PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1000;
 
 /// Who the audit log names for what the API does.
 pub(super) const ACTOR: &str = "admin";
@@ -48,6 +57,35 @@ impl From<&DeviceCa> for DeviceCaView {
 pub(super) struct Addition {
     /// PEM; what stands around the block is passed over.
     certificate: String,
+    /// Whether it is one that was revoked and comes back.
+    #[serde(default)]
+    again: bool,
+}
+
+/// What goes with a change of state.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Change {
+    /// Why, for the audit log.
+    reason: String,
+    /// How many devices revoking may strand.
+    strand: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct DependentsQuery {
+    after: Option<i64>,
+    limit: Option<u32>,
+}
+
+/// What stands between a Device CA and its revocation.
+#[derive(Serialize)]
+pub(super) struct PhaseOut {
+    device_ca: DeviceCaView,
+    /// The Device CA that issues to its devices when they re-enrol.
+    issuing_ca: Option<DeviceCaView>,
+    #[serde(flatten)]
+    dependents: Dependents,
 }
 
 #[derive(Serialize)]
@@ -85,10 +123,19 @@ pub(super) async fn add(
     Query(query): Query<FactoryQuery>,
     Json(addition): Json<Addition>,
 ) -> Result<(StatusCode, Json<DeviceCas>), ApiError> {
-    let factory = api.fresh_factory(&query).await?.factory;
+    let trust = api.fresh_factory(&query).await?;
     let certificates = Certificate::from_pem(addition.certificate.as_bytes())?;
+    if addition.again {
+        for certificate in &certificates {
+            readmit(&api.ledger, &trust, certificate, ACTOR).await?;
+        }
+        (api.apply)().await;
+        let Json(all) = list(State(api), Query(query)).await?;
+        return Ok((StatusCode::CREATED, Json(all)));
+    }
+    let factory = &trust.factory;
     let installed =
-        install(&api.ledger, &factory, &certificates, Installing::DeviceCas, ACTOR).await?;
+        install(&api.ledger, factory, &certificates, Installing::DeviceCas, ACTOR).await?;
     if installed.new == 0 {
         return Err(ApiError::new(
             StatusCode::CONFLICT,
@@ -98,4 +145,93 @@ pub(super) async fn add(
     (api.apply)().await;
     let Json(all) = list(State(api), Query(query)).await?;
     Ok((StatusCode::CREATED, Json(all)))
+}
+
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Path(serial): Path<String>,
+) -> Result<Json<DeviceCaView>, ApiError> {
+    let trust = api.fresh_factory(&query).await?;
+    Ok(Json(find(&trust, &serial)?.into()))
+}
+
+pub(super) async fn disable(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Path(serial): Path<String>,
+    Json(change): Json<Change>,
+) -> Result<Json<DeviceCaView>, ApiError> {
+    change_state(api, query, serial, change, DeviceCaAct::Disable).await
+}
+
+pub(super) async fn enable(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Path(serial): Path<String>,
+    Json(change): Json<Change>,
+) -> Result<Json<DeviceCaView>, ApiError> {
+    change_state(api, query, serial, change, DeviceCaAct::Enable).await
+}
+
+pub(super) async fn revoke(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Path(serial): Path<String>,
+    Json(change): Json<Change>,
+) -> Result<Json<DeviceCaView>, ApiError> {
+    change_state(api, query, serial, change, DeviceCaAct::Revoke).await
+}
+
+pub(super) async fn phase_out(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Query(page): Query<DependentsQuery>,
+    Path(serial): Path<String>,
+) -> Result<Json<PhaseOut>, ApiError> {
+    let trust = api.fresh_factory(&query).await?;
+    let device_ca = find(&trust, &serial)?;
+    let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    Ok(Json(PhaseOut {
+        dependents: api.ledger.dependents(device_ca.id, page.after, limit).await?,
+        issuing_ca: trust.issuing_ca().filter(|ca| ca.id != device_ca.id).map(Into::into),
+        device_ca: device_ca.into(),
+    }))
+}
+
+/// The Device CAs that are enabled or disabled, as one PEM file for gateways that read no more than
+/// that.
+pub(super) async fn bundle(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+) -> Result<impl IntoResponse, ApiError> {
+    let trust = api.fresh_factory(&query).await?;
+    let blocks: Result<Vec<String>, _> =
+        trust.trusted_cas().map(|ca| to_pem("CERTIFICATE", ca.certificate.der())).collect();
+    Ok(([(CONTENT_TYPE, "application/x-pem-file")], blocks?.concat()))
+}
+
+async fn change_state(
+    api: Arc<Api>,
+    query: FactoryQuery,
+    serial: String,
+    change: Change,
+    act: DeviceCaAct,
+) -> Result<Json<DeviceCaView>, ApiError> {
+    let trust = api.fresh_factory(&query).await?;
+    let device_ca = find(&trust, &serial)?;
+    let Change { reason, strand } = &change;
+    let asked = Asked { device_ca, act, strand: *strand, reason };
+    factory::act(&api.ledger, &trust.factory, asked, ACTOR).await?;
+    (api.apply)().await;
+    show(State(api), Query(query), Path(serial)).await
+}
+
+fn find<'a>(trust: &'a FactoryTrust, serial: &str) -> Result<&'a DeviceCa, ApiError> {
+    let serial = Serial::from_hex(serial).ok_or_else(|| {
+        ApiError::new(StatusCode::BAD_REQUEST, format!("{serial:.80?} is no serial number in hex"))
+    })?;
+    let found = trust.device_ca_by_serial(&serial);
+    found
+        .ok_or_else(|| ApiError::not_found("this Factory has no Device CA with that serial number"))
 }

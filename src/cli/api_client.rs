@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Global;
-use crate::client;
+use crate::client::{self, Answer};
 use crate::config::ServeOverrides;
 
 const HTTP_PORT: u16 = 80;
@@ -38,6 +38,15 @@ impl ApiClient {
         self.send(Method::GET, path, query, None).await
     }
 
+    /// Gets `/v1/PATH`, which answers with text.
+    pub(super) async fn get_text(&self, path: &str) -> anyhow::Result<String> {
+        let answer = self.exchange(Method::GET, path, &[], None).await?;
+        if answer.status.is_success() {
+            return String::from_utf8(answer.body.to_vec()).context("the answer is no text");
+        }
+        self.value(&answer).map(|value| value.to_string())
+    }
+
     /// Posts to `/v1/PATH`.
     pub(super) async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         self.send(Method::POST, path, &[], Some(body)).await
@@ -50,6 +59,16 @@ impl ApiClient {
         query: &[(&str, String)],
         body: Option<Value>,
     ) -> anyhow::Result<Value> {
+        self.value(&self.exchange(method, path, query, body).await?)
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, String)],
+        body: Option<Value>,
+    ) -> anyhow::Result<Answer> {
         let factory = self.factory.iter().map(|name| ("factory", name.clone()));
         let query: Vec<String> = query
             .iter()
@@ -68,7 +87,11 @@ impl ApiClient {
         let mut sender = client::open_plain(&self.host)
             .await
             .context("is the server running? (`estd serve`; or say where by --url)")?;
-        let answer = client::exchange(&mut sender, request).await?;
+        Ok(client::exchange(&mut sender, request).await?)
+    }
+
+    /// The answer's JSON, or why it is none.
+    fn value(&self, answer: &Answer) -> anyhow::Result<Value> {
         let value: Value = serde_json::from_slice(&answer.body)
             .with_context(|| format!("http://{} is not the API of estd", self.host))?;
         if answer.status.is_success() {

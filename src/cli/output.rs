@@ -1,8 +1,8 @@
 //! What commands print. Everything that came from a device is escaped: it ends on a terminal.
 
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -63,6 +63,20 @@ pub(super) fn write_secret(path: &Path, contents: &str) -> anyhow::Result<()> {
 /// Writes a new file; one that is there is never overwritten.
 pub(super) fn write_new(path: &Path, contents: &str) -> anyhow::Result<()> {
     create(path, contents, 0o644)
+}
+
+/// Writes a file whole: whoever reads it meanwhile sees the old one or the new one.
+pub(super) fn replace(path: &Path, contents: &str) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        file.write_all(contents.as_bytes())?;
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        io::Result::Ok(())
+    };
+    write().with_context(|| path.display().to_string())
 }
 
 fn create(path: &Path, contents: &str, mode: u32) -> anyhow::Result<()> {

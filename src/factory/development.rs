@@ -75,13 +75,10 @@ pub async fn init(
 /// The Factory, if it was registered without a PKI, else a new one.
 async fn find_or_add(ledger: &Ledger, new: NewFactory, actor: &str) -> Result<Factory, InitError> {
     let name = new.name.clone();
-    if let Some(known) = find(ledger, &name).await? {
-        let set_up = known.root.is_some();
-        return if set_up {
-            Err(ChangeError::from(ChangeRefused::RootAlreadySet).into())
-        } else {
-            Ok(known)
-        };
+    match find(ledger, &name).await? {
+        Some(known) if known.root.is_none() => return Ok(known),
+        Some(_) => return Err(ChangeError::from(ChangeRefused::FactoryExists).into()),
+        None => {}
     }
     ledger.add_factory(new, actor).await?;
     find(ledger, &name).await?.ok_or(InitError::Gone)

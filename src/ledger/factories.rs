@@ -173,11 +173,14 @@ impl Ledger {
         .bind(factory.name.as_str())
         .bind(factory.est_host.as_str())
         .bind(factory.gateway_host.as_str());
-        for row in transaction.rows(taken).await? {
-            let same_name = row.text("name")? == factory.name.as_str();
-            let refused =
-                if same_name { ChangeRefused::FactoryExists } else { ChangeRefused::HostTaken };
-            return Err(refused.into());
+        let taken = transaction.rows(taken).await?;
+        let taken: Vec<String> =
+            taken.iter().map(|row| row.text("name")).collect::<Result<_, _>>()?;
+        if taken.iter().any(|name| name == factory.name.as_str()) {
+            return Err(ChangeRefused::FactoryExists.into());
+        }
+        if !taken.is_empty() {
+            return Err(ChangeRefused::HostTaken.into());
         }
         let id = FactoryId(transaction.next_id());
         let now = UnixTime::now();

@@ -12,7 +12,7 @@ use webpki::anchor_from_trusted_cert;
 
 use crate::keys::{ActiveSnapshot, ServerIdentity};
 use crate::model::{DeviceCaId, DeviceCaState, FactoryId, FactoryTrust, ServerPurpose};
-use crate::pki::Name;
+use crate::pki::Certificate;
 
 /// The TLS side of a snapshot.
 pub struct TlsTrust {
@@ -21,7 +21,8 @@ pub struct TlsTrust {
     /// Whose anchor stands at the same place in `anchors`.
     pub(super) anchor_owners: Vec<(FactoryId, DeviceCaId)>,
     pub(super) hints: Vec<DistinguishedName>,
-    pub(super) revoked: Vec<Name>,
+    /// Only so that a refused device reads why.
+    pub(super) revoked: Vec<Certificate>,
     servers: Vec<Server>,
 }
 
@@ -66,7 +67,7 @@ impl TlsTrust {
         for ca in &factory.device_cas {
             let subject = ca.certificate.subject();
             if ca.state == DeviceCaState::Revoked {
-                self.revoked.push(subject.clone());
+                self.revoked.push(ca.certificate.clone());
                 continue;
             }
             match anchor_from_trusted_cert(&CertificateDer::from(ca.certificate.der())) {

@@ -82,7 +82,9 @@ impl DeviceVerifier {
             webpki::Error::CertExpired { .. } => Refusal::CertificateExpired,
             webpki::Error::CertNotValidYet { .. } => Refusal::CertificateNotYetValid,
             webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-                if self.trust.revoked.contains(certificate.issuer()) {
+                // By key: a Device CA in use may bear the same name.
+                let by = |ca: &Certificate| certificate.verify_issued_by(ca).is_ok();
+                if self.trust.revoked.iter().any(by) {
                     Refusal::CaRevoked
                 } else {
                     Refusal::CertificateUntrusted

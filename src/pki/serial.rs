@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::rand::SecureRandom;
-use data_encoding::HEXLOWER;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use der::{AnyRef, Encode, Tag};
 
 use super::Malformed;
@@ -17,6 +17,19 @@ impl Serial {
     /// A serial number read from a certificate or the ledger: the contents of its INTEGER.
     pub fn from_contents(contents: &[u8]) -> Self {
         Self(contents.to_vec())
+    }
+
+    /// A serial number as people write it: hex in either case, with or without colons. `None` if
+    /// it is none.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let mut digits: String = text.chars().filter(|c| *c != ':').collect();
+        if digits.is_empty() || digits.len() > 64 {
+            return None;
+        }
+        if digits.len() % 2 == 1 {
+            digits.insert(0, '0');
+        }
+        HEXLOWER_PERMISSIVE.decode(digits.as_bytes()).ok().map(|bytes| Self::positive(&bytes))
     }
 
     /// A new one: 128 random bits, positive (I12).

@@ -92,11 +92,13 @@ on_both_ledgers! {
         host.estd(&[&["factory", "install"], &files[..]].concat()).success();
 
         let server = host.serve().await;
-        root.device_ca("line", &["-set_serial", &serial]);
+        // Device CAs are told apart by it.
+        let another = format!("0x{}e", "f".repeat(39));
+        root.device_ca("line", &["-set_serial", &another]);
         server.estd(&host, &["device-ca", "add", "line.pem"]).success();
         let all = server.estd(&host, &["--json", "device-ca", "list"]).json();
         for ca in all["device_cas"].as_array().unwrap() {
-            assert_eq!(ca["serial"].as_str().unwrap().to_lowercase(), "f".repeat(40));
+            assert!(ca["serial"].as_str().unwrap().starts_with(&"f".repeat(39)), "{ca}");
         }
         assert_eq!(all["device_cas"].as_array().unwrap().len(), 2);
         server.stop().await;

@@ -20,9 +20,12 @@ async fn h_08_64_kib_are_read_and_not_one_byte_more() {
     let server = server().await;
     let device = server.device("device-1");
     for in_chunks in [false, true] {
-        let framed = |body: &[u8]| match in_chunks {
-            false => post_with(REENROLL, PKCS10, body),
-            true => chunked(REENROLL, body, true),
+        let framed = |body: &[u8]| {
+            if in_chunks {
+                chunked(REENROLL, body, true)
+            } else {
+                post_with(REENROLL, PKCS10, body)
+            }
         };
         let fits = server.send(Some(&device), &framed(&padded(&device, LIMIT))).await.unwrap();
         fits.certificate();
