@@ -358,7 +358,8 @@ impl Ledger {
             .collect()
     }
 
-    /// SHA-256 of every certificate that a Factory has: its root, server certificates, Device CAs.
+    /// SHA-256 of every certificate that a Factory has: its root, server certificates, and Device
+    /// CAs that are not revoked.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -367,7 +368,7 @@ impl Ledger {
         factory: &Factory,
     ) -> Result<HashSet<Fingerprint>, LedgerError> {
         let select = Statement::new(
-            "SELECT certificate FROM device_ca WHERE factory_id = $1 \
+            "SELECT certificate FROM device_ca WHERE factory_id = $1 AND state <> 'revoked' \
              UNION ALL SELECT certificate FROM server_certificate WHERE factory_id = $1",
         );
         let rows = self.database.rows(select.bind(factory.id.0)).await?;

@@ -21,6 +21,7 @@ mod install_refused;
 mod logs;
 mod offline_root;
 mod operator;
+mod phase_out;
 mod process;
 mod running;
 mod set_up;

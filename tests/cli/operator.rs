@@ -251,13 +251,13 @@ on_both_ledgers! {
 }
 
 /// A connection of its own as this device.
-async fn session(server: &Process, root: &OfflineRoot, device: &Device) {
+pub async fn session(server: &Process, root: &OfflineRoot, device: &Device) {
     let mut wire = server.connect(&root.certificate(), Some(device)).await;
     let answer = wire.send(&get_with("/.well-known/est/cacerts", "")).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
-async fn rotate(server: &Process, root: &OfflineRoot, device: &Device) -> Device {
+pub async fn rotate(server: &Process, root: &OfflineRoot, device: &Device) -> Device {
     let (key, body) = device.request();
     let mut wire = server.connect(&root.certificate(), Some(device)).await;
     let answer = wire.send(&post("/.well-known/est/simplereenroll", &body)).await.unwrap();
@@ -265,7 +265,7 @@ async fn rotate(server: &Process, root: &OfflineRoot, device: &Device) -> Device
 }
 
 /// Asks for a new certificate; gives the status.
-async fn reenroll(server: &Process, root: &OfflineRoot, device: &Device) -> u16 {
+pub async fn reenroll(server: &Process, root: &OfflineRoot, device: &Device) -> u16 {
     let (_, body) = device.request();
     let mut wire = server.connect(&root.certificate(), Some(device)).await;
     wire.send(&post("/.well-known/est/simplereenroll", &body)).await.unwrap().status

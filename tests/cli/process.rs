@@ -11,7 +11,7 @@ use estd::pki::Certificate;
 use serde_json::Value;
 
 use crate::host::{Done, Host};
-use crate::support::wire::Wire;
+use crate::support::wire::{Wire, get_with};
 use crate::support::{Device, Tls};
 
 const TRIES: usize = 600;
@@ -143,6 +143,15 @@ impl Process {
     /// Opens a TLS connection.
     pub async fn connect(&self, root: &Certificate, device: Option<&Device>) -> Wire {
         Wire::connect(self.est, root, device, &Tls::default()).await.unwrap()
+    }
+
+    /// Whether the handshake lets this device in.
+    pub async fn lets_in(&self, root: &Certificate, device: &Device) -> bool {
+        let Ok(mut wire) = Wire::connect(self.est, root, Some(device), &Tls::default()).await
+        else {
+            return false;
+        };
+        wire.send(&get_with("/.well-known/est/cacerts", "")).await.is_ok()
     }
 }
 
