@@ -13,6 +13,7 @@ mod devices;
 mod factories;
 mod facts;
 mod held_requests;
+mod revocation_lists;
 mod transaction;
 mod work;
 mod writer;
@@ -27,6 +28,7 @@ pub use factories::{
     ChangeError, ChangeRefused, FactoryChange, InstalledServerCertificate, NewFactory, StoredKey,
 };
 pub use held_requests::{Decision, HeldRequest};
+pub use revocation_lists::{RefusedCredential, SignedRevocationList};
 pub use work::{Asker, Contact, Held, Recorded};
 pub use writer::WriterMetrics;
 
