@@ -26,7 +26,7 @@ use estd::factory::Authority;
 use estd::keys;
 use estd::model::{
     DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState, EnrolmentProfile, Factory, FactoryId,
-    FactoryName, FactoryTrust, HostName, Operation, Peer, PeerCertificate, Snapshot,
+    FactoryName, FactoryTrust, HostName, Issuer, Operation, Peer, PeerCertificate, Snapshot,
 };
 use estd::pki::{CertificationRequest, certs_only, from_est_text, to_est_text};
 use estd::policy::{self, Judged};
@@ -96,11 +96,11 @@ impl Issuance {
             factory: factory.id,
             certificate: Some(PeerCertificate {
                 certificate: Arc::new(device.certificate.clone()),
-                device_ca: ca.id,
+                issuer: Issuer::DeviceCa(ca.id),
             }),
             channel_binding: Some([7; 32]),
         };
-        let trust = FactoryTrust { factory, device_cas: vec![ca] };
+        let trust = FactoryTrust { factory, device_cas: vec![ca], bootstrap_cas: vec![] };
         Self {
             snapshot: Snapshot { factories: vec![trust], ..Snapshot::default() },
             ca: authority,

@@ -13,7 +13,7 @@ use crate::ledger::{Asker, Contact, Held, Ledger, Recorded};
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{EnrolmentProfile, Label, Operation, Peer, Refusal};
 use crate::pki::CertificationRequest;
-use crate::policy::{self, Judged, Requester};
+use crate::policy::{self, Judged, Requester, Standing};
 
 /// Issues certificates.
 pub struct Enrolments {
@@ -152,14 +152,11 @@ fn refused_by_ledger(refusal: Refusal, requester: &Requester<'_>, operation: Ope
 }
 
 fn asker(requester: &Requester<'_>) -> Asker {
-    if requester.registration_authority {
-        return Asker::RegistrationAuthority {
-            name: requester.name.clone(),
-            certificate: requester.certificate.certificate.fingerprint(),
-            address: requester.peer.address,
-        };
+    match requester.standing {
+        Standing::Device(device_ca) => Asker::Device(Contact::new(requester, device_ca)),
+        Standing::RegistrationAuthority => Asker::RegistrationAuthority(requester.into()),
+        Standing::Newcomer => Asker::Newcomer(requester.into()),
     }
-    Asker::Device(Contact::from(requester))
 }
 
 fn log(refusal: &Refusal, actor: &str, operation: Operation) {

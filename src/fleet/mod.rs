@@ -6,7 +6,7 @@ use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::{Contact, Ledger};
 use crate::model::{Peer, Refusal, Sighting};
-use crate::policy;
+use crate::policy::{self, Standing};
 
 /// Records that a device has opened a session with its certificate: the first contact registers it,
 /// and a session with a pending credential proves that the device switched (I3).
@@ -19,11 +19,11 @@ pub async fn sight(
     peer: &Peer,
 ) -> Result<Sighting, Refusal> {
     let requester = policy::authenticate(peer, active.snapshot(), UnixTime::now())?;
-    if requester.registration_authority {
+    let Standing::Device(device_ca) = requester.standing else {
         return Ok(Sighting::Expected);
-    }
+    };
     let device = requester.name.to_string();
-    let seen = ledger.contact(Contact::from(&requester)).await;
+    let seen = ledger.contact(Contact::new(&requester, device_ca)).await;
     match &seen {
         Ok(Sighting::FirstContact) => info!(device, "registered at first contact"),
         Ok(Sighting::Confirmed { .. }) => info!(device, "switched to its new certificate"),

@@ -93,17 +93,24 @@ impl Batch {
         }
     }
 
-    fn asked_by(&mut self, asker: &Asker) -> Result<Sighting, Refusal> {
+    fn asked_by(&mut self, asker: &Asker, key: &DeviceKey) -> Result<Sighting, Refusal> {
+        let known = self.facts.devices.get(key);
         match asker {
-            Asker::Device(contact) => self.contact(contact),
-            Asker::RegistrationAuthority { .. } => Ok(Sighting::Expected),
+            Asker::Device(contact) => return self.contact(contact),
+            Asker::RegistrationAuthority(_) => {
+                if known.is_some_and(|device| device.denied) {
+                    return Err(Refusal::DeviceDenied);
+                }
+            }
+            Asker::Newcomer(_) => known.map_or(Ok(()), KnownDevice::comes_again)?,
         }
+        Ok(Sighting::Expected)
     }
 
     /// Finds what an operator has said to the same request before, or lets it wait.
     fn hold(&mut self, grant: &Grant, request: Fingerprint, asker: &Asker) -> Verdict {
-        self.asked_by(asker)?;
         let key = (grant.factory, grant.device.clone());
+        self.asked_by(asker, &key)?;
         let known = self.facts.held.entry(key.clone()).or_default();
         match known.iter().find(|held| held.request == request).map(|held| held.state) {
             Some(HeldState::Approved) => return Ok(Ruling::Approved),
@@ -132,14 +139,16 @@ impl Batch {
 
     fn enrol(&mut self, signed: &Signed, asker: &Asker) -> Result<Sighting, Refusal> {
         let grant = signed.grant();
-        let sighting = self.asked_by(asker)?;
+        let key = (grant.factory, grant.device.clone());
+        let sighting = self.asked_by(asker, &key)?;
         if self.facts.cas.get(&grant.issuing_ca.id) != Some(&DeviceCaState::Enabled) {
             return Err(Refusal::IssuingCaDisabled);
         }
-        let key = (grant.factory, grant.device.clone());
         match self.facts.devices.get(&key) {
             None => self.register(key.clone(), asker.name(), None),
-            Some(device) if device.denied => return Err(Refusal::DeviceDenied),
+            Some(device) if device.allowed_once && matches!(asker, Asker::Newcomer(_)) => {
+                self.use_allowance(&key);
+            }
             Some(_) => {}
         }
         let dropped =

@@ -319,6 +319,7 @@ impl Ledger {
         );
         let cas = self.database.rows(cas).await?;
         let cas: Vec<_> = cas.iter().map(device_ca).collect::<Result<_, _>>()?;
+        let bootstrap_cas = self.bootstrap_cas().await?;
         let factories = Statement::new(
             "SELECT id, name, est_host, gateway_host, any_organizational_unit, root FROM factory \
              ORDER BY id",
@@ -328,7 +329,13 @@ impl Ledger {
             .map(|row| {
                 let factory = read_factory(row)?;
                 let own = cas.iter().filter(|ca| ca.factory == factory.id).cloned();
-                Ok(FactoryTrust { device_cas: own.collect(), factory })
+                let introducers =
+                    bootstrap_cas.iter().filter(|ca| ca.factory == factory.id).cloned();
+                Ok(FactoryTrust {
+                    device_cas: own.collect(),
+                    bootstrap_cas: introducers.collect(),
+                    factory,
+                })
             })
             .collect()
     }

@@ -6,6 +6,7 @@
 
 mod audit;
 mod batch;
+mod bootstrap_cas;
 mod changes;
 mod database;
 mod device_cas;
@@ -29,7 +30,7 @@ pub use factories::{
 };
 pub use held_requests::{Decision, HeldRequest};
 pub use revocation_lists::{RefusedCredential, SignedRevocationList};
-pub use work::{Asker, Contact, Held, Recorded};
+pub use work::{Asker, Bearer, Contact, Held, Recorded};
 pub use writer::WriterMetrics;
 
 use crate::keys::Signed;

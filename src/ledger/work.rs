@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::keys::Signed;
 use crate::model::audit::Entry;
-use crate::model::{DeviceCaId, DeviceName, FactoryId, Refusal, Sighting};
+use crate::model::{DeviceCa, DeviceCaId, DeviceName, FactoryId, Refusal, Sighting};
 use crate::pki::{Certificate, Fingerprint};
 use crate::policy::{Grant, Requester, Unapproved};
 
@@ -26,13 +26,14 @@ pub struct Contact {
     pub address: SocketAddr,
 }
 
-impl From<&Requester<'_>> for Contact {
-    fn from(requester: &Requester<'_>) -> Self {
+impl Contact {
+    /// The requester, a device by its certificate of this Device CA, is seen.
+    pub fn new(requester: &Requester<'_>, device_ca: &DeviceCa) -> Self {
         Self {
             factory: requester.trust.factory.id,
             device: requester.name.clone(),
             certificate: Arc::clone(&requester.certificate.certificate),
-            device_ca: requester.device_ca.id,
+            device_ca: device_ca.id,
             address: requester.peer.address,
         }
     }
@@ -44,14 +45,30 @@ pub enum Asker {
     /// The device itself.
     Device(Contact),
     /// A registration authority, on the device's behalf (E-25).
-    RegistrationAuthority {
-        /// The name in its certificate.
-        name: DeviceName,
-        /// SHA-256 of its certificate.
-        certificate: Fingerprint,
-        /// Where it connected from.
-        address: SocketAddr,
-    },
+    RegistrationAuthority(Bearer),
+    /// A new device, by a certificate of a bootstrap CA (E-17).
+    Newcomer(Bearer),
+}
+
+/// Somebody with a certificate that the ledger does not keep.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    /// The name in the certificate.
+    pub name: DeviceName,
+    /// SHA-256 of the certificate.
+    pub certificate: Fingerprint,
+    /// Where it connected from.
+    pub address: SocketAddr,
+}
+
+impl From<&Requester<'_>> for Bearer {
+    fn from(requester: &Requester<'_>) -> Self {
+        Self {
+            name: requester.name.clone(),
+            certificate: requester.certificate.certificate.fingerprint(),
+            address: requester.peer.address,
+        }
+    }
 }
 
 /// A certificate that is on record. Only a committed transaction makes one (I1).
@@ -150,21 +167,21 @@ impl Asker {
     pub fn name(&self) -> &DeviceName {
         match self {
             Self::Device(contact) => &contact.device,
-            Self::RegistrationAuthority { name, .. } => name,
+            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => &bearer.name,
         }
     }
 
     pub(super) fn certificate(&self) -> Fingerprint {
         match self {
             Self::Device(contact) => contact.certificate.fingerprint(),
-            Self::RegistrationAuthority { certificate, .. } => *certificate,
+            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => bearer.certificate,
         }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         match self {
             Self::Device(contact) => contact.address,
-            Self::RegistrationAuthority { address, .. } => *address,
+            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => bearer.address,
         }
     }
 }

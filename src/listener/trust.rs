@@ -11,7 +11,7 @@ use tracing::warn;
 use webpki::anchor_from_trusted_cert;
 
 use crate::keys::{ActiveSnapshot, ServerIdentity};
-use crate::model::{DeviceCaId, DeviceCaState, FactoryId, FactoryTrust, ServerPurpose};
+use crate::model::{DeviceCaState, FactoryId, FactoryTrust, Issuer, ServerPurpose};
 use crate::pki::Certificate;
 
 /// The TLS side of a snapshot.
@@ -19,7 +19,7 @@ pub struct TlsTrust {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) anchors: Vec<TrustAnchor<'static>>,
     /// Whose anchor stands at the same place in `anchors`.
-    pub(super) anchor_owners: Vec<(FactoryId, DeviceCaId)>,
+    pub(super) anchor_owners: Vec<(FactoryId, Issuer)>,
     pub(super) hints: Vec<DistinguishedName>,
     /// Only so that a refused device reads why.
     pub(super) revoked: Vec<Certificate>,
@@ -65,19 +65,26 @@ impl TlsTrust {
 
     fn add_anchors(&mut self, factory: &FactoryTrust) {
         for ca in &factory.device_cas {
-            let subject = ca.certificate.subject();
             if ca.state == DeviceCaState::Revoked {
                 self.revoked.push(ca.certificate.clone());
-                continue;
+            } else {
+                self.add_anchor(factory, &ca.certificate, Issuer::DeviceCa(ca.id));
             }
-            match anchor_from_trusted_cert(&CertificateDer::from(ca.certificate.der())) {
-                Ok(anchor) => {
-                    self.anchors.push(anchor.to_owned());
-                    self.anchor_owners.push((factory.factory.id, ca.id));
-                    self.hints.push(DistinguishedName::from(subject.der().to_vec()));
-                }
-                Err(why) => warn!(device_ca = %subject, error = %why, "not a trust anchor"),
+        }
+        for ca in &factory.bootstrap_cas {
+            self.add_anchor(factory, &ca.certificate, Issuer::Bootstrap(ca.id));
+        }
+    }
+
+    fn add_anchor(&mut self, factory: &FactoryTrust, certificate: &Certificate, issuer: Issuer) {
+        let subject = certificate.subject();
+        match anchor_from_trusted_cert(&CertificateDer::from(certificate.der())) {
+            Ok(anchor) => {
+                self.anchors.push(anchor.to_owned());
+                self.anchor_owners.push((factory.factory.id, issuer));
+                self.hints.push(DistinguishedName::from(subject.der().to_vec()));
             }
+            Err(why) => warn!(ca = %subject, error = %why, "not a trust anchor"),
         }
     }
 

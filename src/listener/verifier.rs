@@ -73,8 +73,8 @@ impl DeviceVerifier {
             .position(|anchor| std::ptr::eq(anchor, path.anchor()))
             .and_then(|index| self.trust.anchor_owners.get(index))
             .ok_or(Refusal::CertificateUntrusted)?;
-        let (factory, device_ca) = *owner;
-        Ok((factory, PeerCertificate { certificate: Arc::new(certificate), device_ca }))
+        let (factory, issuer) = *owner;
+        Ok((factory, PeerCertificate { certificate: Arc::new(certificate), issuer }))
     }
 
     fn refusal(&self, why: &webpki::Error, certificate: &Certificate) -> Refusal {

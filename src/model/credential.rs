@@ -151,6 +151,21 @@ impl KnownDevice {
         Ok(Sighting::Allowed { credential, superseded })
     }
 
+    /// Judges that the device comes by a bootstrap certificate although it is known: it may, as long
+    /// as it has used none of what it was given, or by the operator's allowance.
+    ///
+    /// # Errors
+    /// The refusal: it was denied, or it has a certificate in use.
+    pub fn comes_again(&self) -> Result<(), Refusal> {
+        let in_use = self.in_state(CredentialState::Current).next().is_some();
+        match (self.denied, in_use) {
+            _ if self.allowed_once => Ok(()),
+            (true, _) => Err(Refusal::DeviceDenied),
+            (false, true) => Err(Refusal::BootstrapRepeated),
+            (false, false) => Ok(()),
+        }
+    }
+
     /// What a session with `known` makes obsolete: the current credential, and every pending one
     /// up to `known`. Later pending ones stay: the device may just have been given them.
     fn up_to(&self, known: &KnownCredential) -> Vec<i64> {

@@ -1,6 +1,7 @@
 //! The nouns of the house and their state machines. Pure: no I/O, no clock of its own.
 
 pub mod audit;
+mod bootstrap_ca;
 mod credential;
 mod device;
 mod device_ca;
@@ -11,6 +12,7 @@ mod profile;
 mod refusal;
 mod snapshot;
 
+pub use bootstrap_ca::{BootstrapCa, BootstrapCaId};
 pub use credential::{
     CredentialState, KnownCredential, KnownDevice, PENDING_LIMIT, Presented, Sighting,
 };
@@ -18,7 +20,7 @@ pub use device::DeviceName;
 pub use device_ca::{ActRefused, DeviceCa, DeviceCaAct, DeviceCaId, DeviceCaKind, DeviceCaState};
 pub use factory::{Factory, FactoryId, FactoryName, HostName, ServerPurpose};
 pub use held_request::{HELD_LIMIT, HeldRequestId, HeldState};
-pub use peer::{Peer, PeerCertificate};
+pub use peer::{Issuer, Peer, PeerCertificate};
 pub use profile::{AnswerStyle, Approval, EnrolmentProfile, KeyKind, Label, Operation};
 pub use refusal::{Class, KeyRefusal, Refusal};
 pub use snapshot::{FactoryTrust, Profiles, Snapshot};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{DeviceCaId, FactoryId, Presented};
+use super::{BootstrapCaId, DeviceCaId, FactoryId, Presented};
 use crate::pki::Certificate;
 
 /// The other end of a TLS connection.
@@ -19,13 +19,22 @@ pub struct Peer {
     pub channel_binding: Option<[u8; 32]>,
 }
 
-/// A client certificate that verified against a Device CA.
+/// A client certificate that verified against a Device CA or a bootstrap CA.
 #[derive(Clone, Debug)]
 pub struct PeerCertificate {
     /// The certificate.
     pub certificate: Arc<Certificate>,
-    /// The Device CA that issued it.
-    pub device_ca: DeviceCaId,
+    /// Who issued it.
+    pub issuer: Issuer,
+}
+
+/// Who issued a client certificate: the two are kept apart (RFC 7030 §3.3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Issuer {
+    /// A Device CA.
+    DeviceCa(DeviceCaId),
+    /// A bootstrap CA.
+    Bootstrap(BootstrapCaId),
 }
 
 impl PeerCertificate {

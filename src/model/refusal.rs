@@ -143,6 +143,12 @@ refusals! {
     /// A replaced certificate came back (I7).
     Forbidden "credential-superseded" CredentialSuperseded:
         "the certificate was replaced by one that the device has used since";
+    /// A bootstrap certificate is good for a first enrolment.
+    Forbidden "bootstrap-only-enrols" BootstrapOnlyEnrols:
+        "a certificate of a bootstrap CA is good for simpleenroll only";
+    /// A bootstrap certificate in the name of a device that has a certificate in use.
+    Forbidden "bootstrap-repeated" BootstrapRepeated:
+        "the device has enrolled before and uses the certificate that it was given";
     /// An operator denied the device; a registration authority asks for it.
     Forbidden "device-denied" DeviceDenied: "an operator has denied this device";
     /// An operator forbade the certificate.
@@ -163,7 +169,10 @@ refusals! {
 impl Refusal {
     /// Whether somebody may be impersonating a device (I6, I7).
     pub fn is_alarm(&self) -> bool {
-        matches!(self, Self::CredentialUnknown | Self::CredentialSuperseded)
+        matches!(
+            self,
+            Self::CredentialUnknown | Self::CredentialSuperseded | Self::BootstrapRepeated
+        )
     }
 }
 

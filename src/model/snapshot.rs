@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState, EnrolmentProfile, Factory, FactoryId, Label,
+    BootstrapCa, DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState, EnrolmentProfile, Factory,
+    FactoryId, Label,
 };
 use crate::pki::{Certificate, Fingerprint, Serial};
 
@@ -27,6 +28,8 @@ pub struct FactoryTrust {
     pub factory: Factory,
     /// Its Device CAs in every state, oldest first.
     pub device_cas: Vec<DeviceCa>,
+    /// Its bootstrap CAs: trusted for a first enrolment and nothing else.
+    pub bootstrap_cas: Vec<BootstrapCa>,
 }
 
 /// The profile without a label and those with one.

@@ -4,7 +4,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use const_oid::db::rfc5280::ID_KP_CLIENT_AUTH;
 use data_encoding::BASE64;
 
-use super::requester::{Requester, device_name};
+use super::requester::{Requester, Standing, device_name};
 use crate::clock::UnixTime;
 use crate::model::{
     Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryId, KeyRefusal, Label, Operation,
@@ -124,8 +124,14 @@ fn device_of(
     if request.changes_subject() {
         return Err(Refusal::SubjectChangeRequested);
     }
-    if requester.registration_authority && operation == Operation::SimpleEnroll {
-        return device_name(request.subject(), requester.trust);
+    match (requester.standing, operation) {
+        (Standing::RegistrationAuthority, Operation::SimpleEnroll) => {
+            return device_name(request.subject(), requester.trust);
+        }
+        (Standing::Newcomer, Operation::SimpleReenroll) => {
+            return Err(Refusal::BootstrapOnlyEnrols);
+        }
+        _ => {}
     }
     let own: &Certificate = &requester.certificate.certificate;
     if request.subject() != own.subject() {

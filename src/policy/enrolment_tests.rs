@@ -14,7 +14,7 @@ use crate::factory::Authority;
 use crate::keys::SigningKey;
 use crate::model::{
     DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState, Factory, FactoryName, FactoryTrust,
-    HostName, Peer, PeerCertificate, Snapshot,
+    HostName, Issuer, Peer, PeerCertificate, Snapshot,
 };
 use crate::pki::{NameBuilder, Serial, Template};
 
@@ -72,7 +72,7 @@ fn trust(ca_days: i64) -> (FactoryTrust, SigningKey) {
         state: DeviceCaState::Enabled,
         certificate: Certificate::from_der(&der).unwrap(),
     };
-    (FactoryTrust { factory, device_cas: vec![ca] }, key)
+    (FactoryTrust { factory, device_cas: vec![ca], bootstrap_cas: vec![] }, key)
 }
 
 /// A device whose certificate has the subject and SubjectAltName of `request`.
@@ -97,7 +97,7 @@ fn peer(request: Option<&CertificationRequest>, trust: &FactoryTrust, ca: &Signi
         factory: trust.factory.id,
         certificate: Some(PeerCertificate {
             certificate: Arc::new(Certificate::from_der(&der).unwrap()),
-            device_ca: trust.device_cas[0].id,
+            issuer: Issuer::DeviceCa(trust.device_cas[0].id),
         }),
         channel_binding: Some([7; 32]),
     }

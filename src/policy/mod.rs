@@ -7,4 +7,4 @@ mod enrolment;
 mod requester;
 
 pub use enrolment::{Grant, Judged, Unapproved, judge};
-pub use requester::{Requester, authenticate};
+pub use requester::{Requester, Standing, authenticate};

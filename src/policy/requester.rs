@@ -3,7 +3,10 @@
 use const_oid::ObjectIdentifier;
 
 use crate::clock::UnixTime;
-use crate::model::{DeviceCa, DeviceName, FactoryTrust, Peer, PeerCertificate, Refusal, Snapshot};
+use crate::model::{
+    DeviceCa, DeviceCaState, DeviceName, FactoryTrust, Issuer, Peer, PeerCertificate, Refusal,
+    Snapshot,
+};
 use crate::pki::Name;
 
 /// id-kp-cmcRA (RFC 6402 §2.10).
@@ -18,13 +21,22 @@ pub struct Requester<'a> {
     pub certificate: &'a PeerCertificate,
     /// The Factory of the certificate's Device CA.
     pub trust: &'a FactoryTrust,
-    /// The Device CA of the certificate.
-    pub device_ca: &'a DeviceCa,
+    /// What its certificate makes of it.
+    pub standing: Standing<'a>,
     /// The name in its certificate.
     pub name: DeviceName,
-    /// Whether the configuration lets it ask on behalf of others (E-25).
-    pub registration_authority: bool,
     _authenticated: (),
+}
+
+/// What a certificate makes of whoever holds it.
+#[derive(Clone, Copy, Debug)]
+pub enum Standing<'a> {
+    /// A device, by a certificate of this Device CA.
+    Device(&'a DeviceCa),
+    /// The configuration lets it ask on behalf of others (E-25).
+    RegistrationAuthority,
+    /// A device that comes for the first time, by a certificate of a bootstrap CA (E-17).
+    Newcomer,
 }
 
 /// Judges the peer's certificate against the present snapshot: a connection that is open already
@@ -46,23 +58,34 @@ pub fn authenticate<'a>(
         return Err(Refusal::CertificateExpired);
     }
     let trust = snapshot.factory(peer.factory).ok_or(Refusal::CertificateUntrusted)?;
-    let device_ca = trust.device_ca(certificate.device_ca).ok_or(Refusal::CertificateUntrusted)?;
-    if !trust.trusted_cas().any(|ca| ca.id == device_ca.id) {
+    let standing = standing(certificate, trust, snapshot)?;
+    let name = device_name(certificate.certificate.subject(), trust)?;
+    Ok(Requester { peer, certificate, trust, standing, name, _authenticated: () })
+}
+
+fn standing<'a>(
+    certificate: &PeerCertificate,
+    trust: &'a FactoryTrust,
+    snapshot: &Snapshot,
+) -> Result<Standing<'a>, Refusal> {
+    let device_ca = match certificate.issuer {
+        Issuer::Bootstrap(id) if trust.bootstrap_cas.iter().any(|ca| ca.id == id) => {
+            return Ok(Standing::Newcomer);
+        }
+        Issuer::Bootstrap(_) => return Err(Refusal::CertificateUntrusted),
+        Issuer::DeviceCa(id) => trust.device_ca(id).ok_or(Refusal::CertificateUntrusted)?,
+    };
+    if device_ca.state == DeviceCaState::Revoked {
         return Err(Refusal::CaRevoked);
     }
-    let name = device_name(certificate.certificate.subject(), trust)?;
-    let purposes = certificate.certificate.extensions().extended_key_usage.as_deref();
-    let key = certificate.certificate.public_key().fingerprint();
-    Ok(Requester {
-        peer,
-        certificate,
-        trust,
-        device_ca,
-        name,
-        registration_authority: purposes.unwrap_or_default().contains(&CMC_RA)
-            && snapshot.registration_authorities.contains(&key),
-        _authenticated: (),
-    })
+    let certificate = &certificate.certificate;
+    let purposes = certificate.extensions().extended_key_usage.as_deref().unwrap_or_default();
+    let appointed =
+        || snapshot.registration_authorities.contains(&certificate.public_key().fingerprint());
+    if purposes.contains(&CMC_RA) && appointed() {
+        return Ok(Standing::RegistrationAuthority);
+    }
+    Ok(Standing::Device(device_ca))
 }
 
 /// The device that a subject names: its common name, in the Factory of its organizational unit.
