@@ -1,4 +1,4 @@
-//! ASN.1 in and out: requests, certificates, names, keys. Pure.
+//! ASN.1 in and out: requests, certificates, CRLs, names, keys. Pure.
 //!
 //! What a certificate carries over from a request (subject, public key, extension values) is the
 //! original bytes, spliced, never decoded and encoded again: a re-encoded name is another name
@@ -12,6 +12,7 @@ mod issue;
 mod key;
 mod name;
 mod request;
+mod revocation_list;
 mod serial;
 mod signature;
 mod syntax;
@@ -25,6 +26,7 @@ pub use issue::{Template, ToBeSigned};
 pub use key::{KeyAlgorithm, PublicKey};
 pub use name::{Name, NameBuilder};
 pub use request::{CertificationRequest, UnsignedRequest};
+pub use revocation_list::{RevocationList, RevocationTemplate, RevokedSerial};
 pub use serial::Serial;
 pub use signature::{SignatureAlgorithm, SignatureFault};
 pub use text::{from_est_text, to_est_text, to_pem, to_wrapped_est_text};
