@@ -5,7 +5,6 @@
 //! to the device that compares it.
 
 mod certificate;
-mod certs_only;
 mod extension;
 mod fingerprint;
 mod issue;
@@ -15,11 +14,11 @@ mod request;
 mod revocation_list;
 mod serial;
 mod signature;
+mod signed_data;
 mod syntax;
 mod text;
 
 pub use certificate::{Certificate, Validity};
-pub use certs_only::{certs_only, read_certs_only};
 pub use extension::{Extension, Extensions, KeyUsageSet};
 pub use fingerprint::Fingerprint;
 pub use issue::{Template, ToBeSigned};
@@ -29,6 +28,7 @@ pub use request::{CertificationRequest, UnsignedRequest};
 pub use revocation_list::{RevocationList, RevocationTemplate, RevokedSerial};
 pub use serial::Serial;
 pub use signature::{SignatureAlgorithm, SignatureFault};
+pub use signed_data::{certs_only, crls_only, read_certs_only};
 pub use text::{from_est_text, to_est_text, to_pem, to_wrapped_est_text};
 pub use x509_cert::ext::pkix::KeyUsages;
 
