@@ -1,4 +1,4 @@
-"""Writes the requests and certificates that the openssl command will not.
+"""Writes the requests, certificates and CRLs that the openssl command will not.
 
 Usage: odd.py P256-KEY.pem, after regenerate has written csr/p256.der.
 """
@@ -44,6 +44,10 @@ def boolean(value):
 
 def bit_string(content, unused_bits=0):
     return tlv(0x03, bytes([unused_bits]), content)
+
+
+def enumerated(value):
+    return tlv(0x0A, bytes([value]))
 
 
 def octet_string(content):
@@ -115,8 +119,15 @@ DIGITAL_SIGNATURE = extension("2.5.29.15", bit_string(b"\x80", 7), CRITICAL)
 CERT_AND_CRL_SIGN = extension("2.5.29.15", bit_string(b"\x06", 1), CRITICAL)
 CLIENT_AUTH = extension("2.5.29.37", sequence(oid("1.3.6.1.5.5.7.3.2")), CRITICAL)
 
+KEY_CERT_SIGN = extension("2.5.29.15", bit_string(b"\x04", 2), CRITICAL)
+SERVER_AND_CLIENT_AUTH = extension(
+    "2.5.29.37", sequence(oid("1.3.6.1.5.5.7.3.1"), oid("1.3.6.1.5.5.7.3.2"))
+)
+KEY_ID = b"\xa1" * 20
+
 DEVICE = name(common_name(utf8("device-1")), organizational_unit(utf8("factory")))
 ROOT = name(common_name(utf8("Test Root")))
+FACTORY_CA = name(common_name(utf8("Factory-CA")), organizational_unit(utf8("factory")))
 
 
 # Signing, with the openssl command.
@@ -169,6 +180,49 @@ def certificate(
             subject,
             PUBLIC_KEY,
             tlv(0xA3, sequence(*extensions)) if extensions else b"",
+        )
+    )
+
+
+def crl_entry(serial, *extensions, reason=None):
+    if reason is not None:
+        extensions = (reason_code(enumerated(reason)), *extensions)
+    return sequence(
+        integer(serial), THIS_UPDATE, sequence(*extensions) if extensions else b""
+    )
+
+
+def reason_code(value):
+    return extension("2.5.29.21", value)
+
+
+def crl_number(number):
+    return extension("2.5.29.20", integer(number))
+
+
+THIS_UPDATE = utc_time("260101000000Z")
+IN_A_QUARTER = utc_time("260101001500Z")
+AUTHORITY_KEY = extension("2.5.29.35", sequence(tlv(0x80, KEY_ID)))
+REVOKED = (crl_entry(1, reason=9),)
+FOREIGN = "1.3.6.1.4.1.32473.2"
+
+
+def crl(
+    entries=REVOKED,
+    extensions=(AUTHORITY_KEY, crl_number(1)),
+    issuer=FACTORY_CA,
+    next_update=IN_A_QUARTER,
+    algorithm=ECDSA_WITH_SHA256,
+):
+    return signed(
+        sequence(
+            integer(1),
+            algorithm,
+            issuer,
+            THIS_UPDATE,
+            next_update,
+            sequence(*entries),
+            tlv(0xA0, sequence(*extensions)) if extensions else b"",
         )
     )
 
@@ -276,6 +330,70 @@ CERTIFICATES = {
     "not-after-9999": certificate(not_after=generalized_time("99991231235959Z")),
 }
 
-for folder, files in ("csr", REQUESTS), ("certificate", CERTIFICATES):
+CRLS = {
+    # Whose CRLs these are: like a Factory's root as fioctl makes it, it may
+    # not sign any by its key usage.
+    "root": certificate(
+        subject=FACTORY_CA,
+        extensions=[
+            KEY_CERT_SIGN,
+            SERVER_AND_CLIENT_AUTH,
+            extension(BASIC_CONSTRAINTS, CA_TRUE, CRITICAL),
+            extension("2.5.29.14", octet_string(KEY_ID)),
+        ],
+    ),
+    # Field by field what Go's CreateRevocationList writes for fioctl.
+    "fioctl": crl(
+        entries=[
+            crl_entry(int("c6" * 20, 16), reason=6),
+            crl_entry(int("c8" * 20, 16), reason=8),
+            crl_entry(int("c9" * 20, 16), reason=9),
+        ]
+    ),
+    "odd-serials": crl(entries=[crl_entry(-1), crl_entry(0), crl_entry(1 << 160)]),
+    "empty-list": crl(entries=[]),
+    "no-extensions": crl(next_update=b"", extensions=()),
+    "foreign-extensions": crl(
+        entries=[crl_entry(1, extension(FOREIGN, utf8("why")), reason=0)],
+        extensions=[extension(FOREIGN, utf8("what"))],
+    ),
+    "critical-extension": crl(
+        extensions=[crl_number(1), extension(FOREIGN, utf8("what"), CRITICAL)]
+    ),
+    "critical-entry-extension": crl(
+        entries=[crl_entry(1, extension(FOREIGN, utf8("why"), CRITICAL), reason=9)]
+    ),
+    "delta": crl(
+        extensions=[crl_number(2), extension("2.5.29.27", integer(1), CRITICAL)]
+    ),
+    # onlyContainsUserCerts
+    "distribution-point": crl(
+        extensions=[
+            crl_number(1),
+            extension("2.5.29.28", sequence(tlv(0x81, b"\xff")), CRITICAL),
+        ]
+    ),
+    "certificate-issuer": crl(
+        entries=[
+            crl_entry(1, extension("2.5.29.29", sequence(tlv(0xA4, ROOT)), CRITICAL))
+        ]
+    ),
+    "repeated-extension": crl(extensions=[crl_number(1), crl_number(2)]),
+    # Disabled or revoked, as one reads it.
+    "two-reasons": crl(
+        entries=[crl_entry(1, reason_code(enumerated(9)), reason=6)],
+    ),
+    "integer-reason": crl(entries=[crl_entry(1, reason_code(integer(9)))]),
+    "inner-sha384": crl(algorithm=sequence(oid("1.2.840.10045.4.3.3"))),
+    "byte-after-the-end": crl() + b"\x00",
+    "flipped-bit": broken_signature(crl()),
+    "other-issuer": crl(issuer=ROOT),
+}
+
+for folder, files in (
+    ("csr", REQUESTS),
+    ("certificate", CERTIFICATES),
+    ("crl", CRLS),
+):
     for file, content in files.items():
         (HERE / folder / f"{file}.der").write_bytes(content)

@@ -52,7 +52,7 @@ impl Certificate {
         let tbs = TbsCertificate::from_der(signed.content.0).map_err(malformed)?;
         let time = |time: Time| UnixTime::from(time.to_unix_duration());
         Ok(Self {
-            serial: Serial::from_contents(tbs.serial.contents().map_err(malformed)?),
+            serial: Serial::from_der(tbs.serial.0).map_err(malformed)?,
             issuer: Name::from_der(tbs.issuer.0)?,
             subject: Name::from_der(tbs.subject.0)?,
             validity: Validity {

@@ -1,12 +1,14 @@
-//! X.509 extensions, in requests and in certificates.
+//! X.509 extensions, in requests, certificates and CRLs.
+
+use std::collections::BTreeSet;
 
 use const_oid::db::rfc5280::{
-    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE,
-    ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER,
+    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_CRL_NUMBER, ID_CE_CRL_REASONS,
+    ID_CE_EXT_KEY_USAGE, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER,
 };
 use der::asn1::{ObjectIdentifier, OctetString, OctetStringRef};
 use der::flagset::FlagSet;
-use der::{Decode, Encode};
+use der::{AnyRef, Decode, Encode, Tag, Tagged};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages,
@@ -38,13 +40,9 @@ pub struct Extensions {
 
 impl Extensions {
     pub(super) fn read(raw: &[RawExtension<'_>]) -> Result<Self, Malformed> {
-        let mut seen = Vec::new();
+        each_once(raw)?;
         let mut read = Self::default();
         for extension in raw {
-            if seen.contains(&extension.id) {
-                return Err(Malformed::new(WHAT, format!("{} stands twice", extension.id)));
-            }
-            seen.push(extension.id);
             read.read_one(extension).map_err(|why| {
                 Malformed::new(WHAT, format!("the value of {}: {why}", extension.id))
             })?;
@@ -169,6 +167,27 @@ impl Extension {
         Self::new(ID_CE_AUTHORITY_KEY_IDENTIFIER, false, &value)
     }
 
+    /// CRLNumber of a CRL.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn crl_number(number: u64) -> Result<Self, Malformed> {
+        Self::new(ID_CE_CRL_NUMBER, false, &number)
+    }
+
+    /// ReasonCode of an entry in a CRL.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn reason_code(reason: u8) -> Result<Self, Malformed> {
+        let enumerated = || {
+            let integer = reason.to_der()?;
+            AnyRef::new(Tag::Enumerated, AnyRef::from_der(&integer)?.value())?.to_der()
+        };
+        let value = enumerated().map_err(|why: der::Error| Malformed::new(WHAT, why))?;
+        Ok(Self { id: ID_CE_CRL_REASONS, critical: false, value })
+    }
+
     fn new(id: ObjectIdentifier, critical: bool, value: &impl Encode) -> Result<Self, Malformed> {
         let value = value.to_der().map_err(|why| Malformed::new(WHAT, why))?;
         Ok(Self { id, critical, value })
@@ -178,6 +197,22 @@ impl Extension {
         let value = OctetStringRef::new(&self.value)?;
         Ok(RawExtension { id: self.id, critical: self.critical, value })
     }
+}
+
+/// Whether no extension stands twice.
+pub(super) fn each_once(extensions: &[RawExtension<'_>]) -> Result<(), Malformed> {
+    let mut seen = BTreeSet::new();
+    match extensions.iter().find(|extension| !seen.insert(extension.id)) {
+        Some(again) => Err(Malformed::new(WHAT, format!("{} stands twice", again.id))),
+        None => Ok(()),
+    }
+}
+
+/// The number in the value of ReasonCode, an ENUMERATED.
+pub(super) fn read_reason_code(value: &[u8]) -> der::Result<u8> {
+    let code = AnyRef::from_der(value)?;
+    code.tag().assert_eq(Tag::Enumerated)?;
+    AnyRef::new(Tag::Integer, code.value())?.decode_as()
 }
 
 /// The key identifier of RFC 7093 §2 method 1: the leftmost 160 bits of the SHA-256 of the key.

@@ -88,7 +88,7 @@ impl ToBeSigned {
 }
 
 /// UTCTime until 2049, GeneralizedTime after (RFC 5280 §4.1.2.5).
-fn time(time: UnixTime) -> der::Result<Time> {
+pub(super) fn time(time: UnixTime) -> der::Result<Time> {
     let since_epoch = time.since_epoch();
     match UtcTime::from_unix_duration(since_epoch) {
         Ok(time) => Ok(Time::UtcTime(time)),

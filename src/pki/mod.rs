@@ -1,32 +1,34 @@
-//! ASN.1 in and out: requests, certificates, names, keys. Pure.
+//! ASN.1 in and out: requests, certificates, CRLs, names, keys. Pure.
 //!
 //! What a certificate carries over from a request (subject, public key, extension values) is the
 //! original bytes, spliced, never decoded and encoded again: a re-encoded name is another name
 //! to the device that compares it.
 
 mod certificate;
-mod certs_only;
 mod extension;
 mod fingerprint;
 mod issue;
 mod key;
 mod name;
 mod request;
+mod revocation_list;
 mod serial;
 mod signature;
+mod signed_data;
 mod syntax;
 mod text;
 
 pub use certificate::{Certificate, Validity};
-pub use certs_only::{certs_only, read_certs_only};
 pub use extension::{Extension, Extensions, KeyUsageSet};
 pub use fingerprint::Fingerprint;
 pub use issue::{Template, ToBeSigned};
 pub use key::{KeyAlgorithm, PublicKey};
 pub use name::{Name, NameBuilder};
 pub use request::{CertificationRequest, UnsignedRequest};
+pub use revocation_list::{RevocationList, RevocationTemplate, RevokedSerial};
 pub use serial::Serial;
 pub use signature::{SignatureAlgorithm, SignatureFault};
+pub use signed_data::{certs_only, crls_only, read_certs_only};
 pub use text::{from_est_text, to_est_text, to_pem, to_wrapped_est_text};
 pub use x509_cert::ext::pkix::KeyUsages;
 

@@ -37,7 +37,7 @@ impl Encode for Raw<'_> {
     }
 }
 
-/// What certificates and requests have in common: something signed.
+/// What certificates, requests and CRLs have in common: something signed.
 #[derive(Sequence)]
 pub(super) struct Signed<'a> {
     pub(super) content: Raw<'a>,
@@ -126,6 +126,53 @@ pub(super) struct TbsCertificate<'a> {
 pub(super) struct ValidityTimes {
     pub(super) not_before: Time,
     pub(super) not_after: Time,
+}
+
+/// `TBSCertList` (RFC 5280 §5.1).
+#[derive(Sequence)]
+pub(super) struct TbsCertList<'a> {
+    pub(super) version: Option<u8>,
+    pub(super) algorithm: Raw<'a>,
+    pub(super) issuer: Raw<'a>,
+    pub(super) this_update: Time,
+    pub(super) next_update: Option<Time>,
+    pub(super) revoked: Option<RevokedCertificates<'a>>,
+    #[asn1(context_specific = "0", optional = "true")]
+    pub(super) extensions: Option<Vec<RawExtension<'a>>>,
+}
+
+/// The contents of `revokedCertificates`, a SEQUENCE that may be very long.
+#[derive(Clone, Copy)]
+pub(super) struct RevokedCertificates<'a>(pub(super) &'a [u8]);
+
+impl FixedTag for RevokedCertificates<'_> {
+    const TAG: Tag = Tag::Sequence;
+}
+
+impl<'a> DecodeValue<'a> for RevokedCertificates<'a> {
+    type Error = der::Error;
+
+    fn decode_value<R: Reader<'a>>(reader: &mut R, header: Header) -> der::Result<Self> {
+        reader.read_slice(header.length()).map(Self)
+    }
+}
+
+impl EncodeValue for RevokedCertificates<'_> {
+    fn value_len(&self) -> der::Result<Length> {
+        Length::try_from(self.0.len())
+    }
+
+    fn encode_value(&self, writer: &mut impl Writer) -> der::Result<()> {
+        writer.write(self.0)
+    }
+}
+
+/// One of `revokedCertificates`.
+#[derive(Sequence)]
+pub(super) struct RevokedCertificate<'a> {
+    pub(super) serial: Raw<'a>,
+    pub(super) at: Time,
+    pub(super) extensions: Option<Vec<RawExtension<'a>>>,
 }
 
 /// `Extension` (RFC 5280 §4.2).
