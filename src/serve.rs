@@ -18,6 +18,7 @@ use crate::api::{self, AdminToken, Api, Apply};
 use crate::config::Config;
 use crate::enrol::Enrolments;
 use crate::est;
+use crate::factory::RevocationLists;
 use crate::keys::{ActiveSnapshot, KeyEncryptionKey};
 use crate::ledger::Ledger;
 use crate::listener::{EstListener, PlainListener, TrustHandle};
@@ -92,10 +93,14 @@ impl Server {
 
         let (drain, draining) = watch::channel(false);
         let enrolments = Enrolments::new(ledger.clone(), Arc::clone(&active));
-        let est_service = est::router(enrolments, Arc::clone(&metrics));
+        let revocation_lists = RevocationLists::new(ledger.clone(), Arc::clone(&active));
+        let revocation_lists = Arc::new(revocation_lists);
+        let est_service =
+            est::router(enrolments, Arc::clone(&revocation_lists), Arc::clone(&metrics));
         let api_service = api::router(Api {
             ledger: ledger.clone(),
             active,
+            revocation_lists,
             key_encryption,
             admin,
             apply: apply(&follower),

@@ -20,7 +20,7 @@ use crate::factory::{
 };
 use crate::ledger::Dependents;
 use crate::model::{DeviceCa, DeviceCaAct, FactoryTrust};
-use crate::pki::{Certificate, Serial, to_pem};
+use crate::pki::{Certificate, to_pem};
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
@@ -228,10 +228,7 @@ async fn change_state(
 }
 
 fn find<'a>(trust: &'a FactoryTrust, serial: &str) -> Result<&'a DeviceCa, ApiError> {
-    let serial = Serial::from_hex(serial).ok_or_else(|| {
-        ApiError::new(StatusCode::BAD_REQUEST, format!("{serial:.80?} is no serial number in hex"))
-    })?;
-    let found = trust.device_ca_by_serial(&serial);
+    let found = trust.device_ca_by_written_serial(serial);
     found
         .ok_or_else(|| ApiError::not_found("this Factory has no Device CA with that serial number"))
 }

@@ -2,6 +2,8 @@
 
 mod audit;
 mod auth;
+mod bootstrap_cas;
+mod crl;
 mod device_cas;
 mod devices;
 mod error;
@@ -17,10 +19,11 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 pub use auth::AdminToken;
 
+use crate::factory::RevocationLists;
 use crate::keys::{ActiveSnapshot, KeyEncryptionKey};
 use crate::ledger::Ledger;
 use crate::telemetry::Metrics;
@@ -37,6 +40,8 @@ pub struct Api {
     pub ledger: Ledger,
     /// The snapshot in use.
     pub active: Arc<ArcSwap<ActiveSnapshot>>,
+    /// What makes CRLs.
+    pub revocation_lists: Arc<RevocationLists>,
     /// What wraps new keys.
     pub key_encryption: Arc<KeyEncryptionKey>,
     /// Who may do anything at all.
@@ -52,6 +57,8 @@ pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
     let v1 = Router::new()
         .route("/factories", get(factories::list).post(factories::add))
+        .route("/bootstrap-cas", get(bootstrap_cas::list).post(bootstrap_cas::add))
+        .route("/bootstrap-cas/{key}", delete(bootstrap_cas::remove))
         .route("/device-cas", get(device_cas::list).post(device_cas::add))
         .route("/device-cas/requests", post(device_cas::request))
         .route("/device-cas/bundle", get(device_cas::bundle))
@@ -73,6 +80,7 @@ pub fn router(api: Api) -> Router {
         .layer(from_fn_with_state(Arc::clone(&api), auth::require_admin));
     Router::new()
         .nest("/v1", v1)
+        .route("/crl/{file}", get(crl::get))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

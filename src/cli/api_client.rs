@@ -52,6 +52,11 @@ impl ApiClient {
         self.send(Method::POST, path, &[], Some(body)).await
     }
 
+    /// Deletes `/v1/PATH`.
+    pub(super) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.send(Method::DELETE, path, &[], None).await
+    }
+
     async fn send(
         &self,
         method: Method,

@@ -2,6 +2,7 @@
 
 mod api_client;
 mod audit;
+mod bootstrap_ca;
 mod client;
 mod demo;
 mod device;
@@ -63,6 +64,9 @@ enum Command {
     /// The Factory's Device CAs
     #[command(subcommand)]
     DeviceCa(device_ca::DeviceCa),
+    /// CAs outside the Factory's PKI by whose certificates new devices come
+    #[command(subcommand)]
+    BootstrapCa(bootstrap_ca::BootstrapCa),
     /// The Factory's devices
     #[command(subcommand)]
     Device(device::Device),
@@ -97,6 +101,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(command) => command.run().await,
         Command::Factory(command) => command.run(&global).await,
         Command::DeviceCa(command) => command.run(&global).await,
+        Command::BootstrapCa(command) => command.run(&global).await,
         Command::Device(command) => command.run(&global).await,
         Command::Request(command) => command.run(&global).await,
         Command::Audit(command) => return command.run(&global).await,

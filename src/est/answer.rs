@@ -7,11 +7,13 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use crate::enrol::Refused;
 use crate::ledger::Recorded;
 use crate::model::{AnswerStyle, Class, Refusal};
-use crate::pki::{Malformed, certs_only, to_est_text, to_wrapped_est_text};
+use crate::pki::{Malformed, certs_only, crls_only, to_est_text, to_wrapped_est_text};
 
 const PKCS7: HeaderValue = HeaderValue::from_static("application/pkcs7-mime");
 const PKCS7_CERTS_ONLY: HeaderValue =
     HeaderValue::from_static("application/pkcs7-mime; smime-type=certs-only");
+const PKCS7_CRLS_ONLY: HeaderValue =
+    HeaderValue::from_static("application/pkcs7-mime; smime-type=crls-only");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// When a client may ask again, in seconds (H-06).
@@ -31,6 +33,11 @@ pub(super) fn ca_certificates(
     request: &HeaderMap,
 ) -> Result<Response<Body>, Malformed> {
     Ok(respond(StatusCode::OK, PKCS7, text(&certs_only(certificates)?, request)))
+}
+
+/// CRLs (RFC 8295): on one line, for a list can be long and no libest asks for it.
+pub(super) fn revocation_lists(lists: &[&[u8]]) -> Result<Response<Body>, Malformed> {
+    Ok(respond(StatusCode::OK, PKCS7_CRLS_ONLY, to_est_text(&crls_only(lists)?)))
 }
 
 /// An issued certificate, and only that (RFC 7030 §4.2.3). It takes a recorded one (I1).

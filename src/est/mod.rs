@@ -1,4 +1,5 @@
-//! RFC 7030 on the wire: `/.well-known/est/[label/]{cacerts,simpleenroll,simplereenroll,csrattrs}`.
+//! RFC 7030 on the wire:
+//! `/.well-known/est/[label/]{cacerts,simpleenroll,simplereenroll,csrattrs,crls}`.
 //!
 //! What real clients force (title-case headers, Content-Length, small heads, base64 on one line) is
 //! in [`answer`] and the listener; nothing here may stream.
@@ -6,6 +7,7 @@
 mod answer;
 mod body;
 mod cacerts;
+mod crls;
 mod csrattrs;
 mod enroll;
 mod target;
@@ -18,6 +20,7 @@ use axum::http::Method;
 use axum::response::Response;
 
 use crate::enrol::Enrolments;
+use crate::factory::RevocationLists;
 use crate::listener::Session;
 use crate::model::{Operation, Refusal};
 use crate::telemetry::Metrics;
@@ -26,13 +29,19 @@ use target::Target;
 /// What the handlers share.
 pub struct Est {
     enrolments: Enrolments,
+    revocation_lists: Arc<RevocationLists>,
     metrics: Arc<Metrics>,
 }
 
 /// The EST service. Every request must carry its [`Session`].
-pub fn router(enrolments: Enrolments, metrics: Arc<Metrics>) -> Router {
+pub fn router(
+    enrolments: Enrolments,
+    revocation_lists: Arc<RevocationLists>,
+    metrics: Arc<Metrics>,
+) -> Router {
+    let est = Est { enrolments, revocation_lists, metrics };
     // One handler parses the path: axum would refuse the doubled slashes of real devices.
-    Router::new().fallback(handle).with_state(Arc::new(Est { enrolments, metrics }))
+    Router::new().fallback(handle).with_state(Arc::new(est))
 }
 
 async fn handle(
@@ -51,6 +60,7 @@ async fn handle(
     let answered = match target.operation {
         Operation::CaCerts => cacerts::get(&est, &session, &target, request.headers()),
         Operation::CsrAttrs => csrattrs::get(&est, &target),
+        Operation::Crls => crls::get(&est, &session, &target).await,
         Operation::SimpleEnroll | Operation::SimpleReenroll => {
             return enroll::post(&est, &session, &target, request).await;
         }
@@ -82,7 +92,7 @@ impl Est {
 
 fn check_method(request: &Request, operation: Operation) -> Result<(), Refusal> {
     let wanted = match operation {
-        Operation::CaCerts | Operation::CsrAttrs => Method::GET,
+        Operation::CaCerts | Operation::CsrAttrs | Operation::Crls => Method::GET,
         Operation::SimpleEnroll
         | Operation::SimpleReenroll
         | Operation::ServerKeyGen

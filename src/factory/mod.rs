@@ -5,9 +5,11 @@ mod development;
 mod device_cas;
 mod install;
 mod requests;
+mod revocation_lists;
 
 pub use authority::{Authority, AuthorityError};
 pub use development::{InitError, init};
 pub use device_cas::{Asked, act, readmit};
 pub use install::{InstallError, InstallFailure, Installed, Installing, install};
 pub use requests::{PendingRequest, RequestError, RequestedKey, pending_requests, request_keys};
+pub use revocation_lists::{RevocationListError, RevocationLists};

@@ -20,16 +20,19 @@ pub enum Operation {
     ServerKeyGen,
     /// Full CMC.
     FullCmc,
+    /// The CRLs of the online Device CAs (RFC 8295).
+    Crls,
 }
 
 impl Operation {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::CaCerts,
         Self::SimpleEnroll,
         Self::SimpleReenroll,
         Self::CsrAttrs,
         Self::ServerKeyGen,
         Self::FullCmc,
+        Self::Crls,
     ];
 
     /// Its path segment.
@@ -41,6 +44,7 @@ impl Operation {
             Self::CsrAttrs => "csrattrs",
             Self::ServerKeyGen => "serverkeygen",
             Self::FullCmc => "fullcmc",
+            Self::Crls => "crls",
         }
     }
 

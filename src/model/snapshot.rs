@@ -87,6 +87,15 @@ impl FactoryTrust {
         self.device_cas.iter().find(|ca| ca.certificate.serial() == serial)
     }
 
+    /// The Device CA whose serial number an operator has written: in hex, or in decimal as fioctl
+    /// writes it.
+    pub fn device_ca_by_written_serial(&self, text: &str) -> Option<&DeviceCa> {
+        let in_hex = Serial::from_hex(text).and_then(|serial| self.device_ca_by_serial(&serial));
+        in_hex.or_else(|| {
+            self.device_cas.iter().find(|ca| ca.certificate.serial().to_decimal() == text)
+        })
+    }
+
     /// Every Device CA whose certificates may still connect.
     pub fn trusted_cas(&self) -> impl Iterator<Item = &DeviceCa> {
         self.device_cas.iter().filter(|ca| ca.state != DeviceCaState::Revoked)
@@ -98,6 +107,11 @@ impl FactoryTrust {
             .iter()
             .rev()
             .find(|ca| ca.kind == DeviceCaKind::Online && ca.state == DeviceCaState::Enabled)
+    }
+
+    /// Every Device CA that is not revoked and whose key is here.
+    pub fn online_cas(&self) -> impl Iterator<Item = &DeviceCa> {
+        self.trusted_cas().filter(|ca| ca.kind == DeviceCaKind::Online)
     }
 
     /// The root and every certificate that chains an issued one to it (E-29).

@@ -91,7 +91,7 @@ on_both_ledgers! {
             assert!(estd(&["device-ca", "show", &written]).success().contains(&serial));
         }
         estd(&["device-ca", "show", "abcdef"]).refused("no Device CA with that serial number");
-        estd(&["device-ca", "show", "line"]).refused("is no serial number in hex");
+        estd(&["device-ca", "show", "line"]).refused("no Device CA with that serial number");
         estd(&["device-ca", "disable", "abcdef"]).refused("no Device CA with that serial number");
         server.stop().await;
     }
