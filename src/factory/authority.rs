@@ -184,9 +184,13 @@ impl Signer<'_> {
     }
 }
 
-/// The extensions of a Device CA, in requests and in certificates.
+/// The extensions of a Device CA, in requests and in certificates. Foreign gateways want to read
+/// cRLSign where they check its CRL.
 pub(super) fn device_ca_extensions() -> Result<[Extension; 2], Malformed> {
-    Ok([Extension::certificate_authority(Some(0))?, Extension::key_usage(KeyUsages::KeyCertSign)?])
+    Ok([
+        Extension::certificate_authority(Some(0))?,
+        Extension::key_usage(KeyUsages::KeyCertSign | KeyUsages::CRLSign)?,
+    ])
 }
 
 /// The extensions of a server certificate, in requests and in certificates.

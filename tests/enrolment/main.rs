@@ -9,6 +9,7 @@
 )]
 
 mod audit;
+mod bootstrap;
 mod credentials;
 mod device_cas;
 mod durable;
@@ -17,6 +18,7 @@ mod identity;
 mod issuing;
 mod load;
 mod pinning;
+mod revocation_lists;
 #[path = "../support/mod.rs"]
 mod support;
 
