@@ -6,7 +6,7 @@ use estd::factory::Authority;
 use estd::model::FactoryName;
 
 use crate::support::device::{name, request};
-use crate::support::{Backend, Device, FACTORY, TestServer, eventually};
+use crate::support::{Backend, Device, FACTORY, TestServer, Tls, eventually};
 use crate::{assert_refused, issued, on_both_ledgers, trust};
 
 /// A server that trusts a manufacturer, whose CA is below no root of the Factory.
@@ -98,7 +98,7 @@ on_both_ledgers! {
         server.server.reload().await.unwrap();
         let stranger = newcomer(&manufacturer, "device-2");
         let refused = async || {
-            let refused = server.connect(Some(&stranger), &Default::default()).await;
+            let refused = server.connect(Some(&stranger), &Tls::default()).await;
             let Ok(mut wire) = refused else { return true };
             wire.read_answer().await.is_err()
         };
