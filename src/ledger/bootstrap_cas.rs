@@ -19,6 +19,17 @@ impl Ledger {
         certificate: &Certificate,
         actor: &str,
     ) -> Result<(), ChangeError> {
+        let subject = certificate.subject().to_string();
+        let done = self.try_add_bootstrap_ca(factory, certificate, actor).await;
+        self.recorded(done, Some(factory), actor, "add-bootstrap-ca", subject).await
+    }
+
+    async fn try_add_bootstrap_ca(
+        &self,
+        factory: FactoryId,
+        certificate: &Certificate,
+        actor: &str,
+    ) -> Result<(), ChangeError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
         let key = certificate.public_key().fingerprint();
         let known = Statement::new(

@@ -166,6 +166,16 @@ impl Ledger {
         factory: NewFactory,
         actor: &str,
     ) -> Result<FactoryId, ChangeError> {
+        let subject = factory.name.to_string();
+        let done = self.try_add_factory(factory, actor).await;
+        self.recorded(done, None, actor, "add-factory", subject).await
+    }
+
+    async fn try_add_factory(
+        &self,
+        factory: NewFactory,
+        actor: &str,
+    ) -> Result<FactoryId, ChangeError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
         let taken = Statement::new(
             "SELECT name FROM factory WHERE name = $1 OR est_host = $2 OR gateway_host = $3",
@@ -203,6 +213,32 @@ impl Ledger {
         transaction.change_snapshot();
         transaction.commit().await?;
         Ok(id)
+    }
+
+    /// Puts a change that was refused on record: the transaction that refused it is gone.
+    pub(super) async fn recorded<T>(
+        &self,
+        done: Result<T, ChangeError>,
+        factory: Option<FactoryId>,
+        actor: &str,
+        action: &str,
+        subject: String,
+    ) -> Result<T, ChangeError> {
+        if let Err(ChangeError::Refused(why)) = &done {
+            let entry = Entry {
+                at: UnixTime::now(),
+                factory,
+                actor: actor.to_owned(),
+                action: action.to_owned(),
+                subject,
+                outcome: Outcome::Refused,
+                code: why.code().to_owned(),
+                detail: why.to_string(),
+            };
+            // Best effort: what the operator must learn is the refusal, not that it went unrecorded.
+            let _unrecorded = self.note(entry).await;
+        }
+        done
     }
 
     /// Stores keys that wait for their certificates.
