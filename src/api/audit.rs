@@ -36,7 +36,7 @@ pub(super) async fn list(
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<AuditPage>, ApiError> {
     let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-    Ok(Json(AuditPage { rows: api.ledger.audit_rows(query.before, limit).await? }))
+    Ok(Json(AuditPage { rows: api.ledger.audit_rows(None, query.before, limit).await? }))
 }
 
 pub(super) async fn verify(State(api): State<Arc<Api>>) -> Result<Json<Verification>, ApiError> {

@@ -94,6 +94,9 @@ pub enum ChangeRefused {
     /// A Device CA is known by its key.
     #[error("the Device CA {0} is known already")]
     DeviceCaKnown(String),
+    /// A token's name stays its own, also when it is revoked.
+    #[error("there is, or was, another token of this name")]
+    TokenNameTaken,
 }
 
 impl Ledger {

@@ -1,5 +1,5 @@
-//! The only SQL: Factories, Device CAs, devices, credentials, enrolments and the audit log, in
-//! SQLite or PostgreSQL.
+//! The only SQL: Factories, Device CAs, devices, credentials, enrolments, tokens and the audit log,
+//! in SQLite or PostgreSQL.
 //!
 //! Every transaction that writes locks the one row of `ledger_head` first, across replicas too. So
 //! what it judges (is this Device CA still enabled?, I2) holds until it has committed.
@@ -12,6 +12,7 @@ mod devices;
 mod factories;
 mod facts;
 mod held_requests;
+mod tokens;
 mod transaction;
 mod work;
 mod writer;
@@ -26,6 +27,7 @@ pub use factories::{
     StoredKey,
 };
 pub use held_requests::{Decision, HeldRequest};
+pub use tokens::{NewToken, TokenSummary};
 pub use work::{Asker, Contact, Held, Recorded};
 pub use writer::WriterMetrics;
 

@@ -10,6 +10,7 @@ mod peer;
 mod profile;
 mod refusal;
 mod snapshot;
+mod token;
 
 pub use credential::{
     CredentialState, KnownCredential, KnownDevice, PENDING_LIMIT, Presented, Sighting,
@@ -22,6 +23,7 @@ pub use peer::{Peer, PeerCertificate};
 pub use profile::{AnswerStyle, Approval, EnrolmentProfile, KeyKind, Label, Operation};
 pub use refusal::{Class, KeyRefusal, Refusal};
 pub use snapshot::{FactoryTrust, Profiles, Snapshot};
+pub use token::{Role, Token, TokenName, TokenState};
 
 /// Text that is not the name or word that it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
