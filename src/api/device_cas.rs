@@ -11,13 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::Api;
 use super::error::ApiError;
 use super::factories::CertificateView;
+use super::role::{Admin, Viewer};
 use super::selection::FactoryQuery;
 use crate::factory::{Installing, RequestedKey, install, pending_requests, request_keys};
 use crate::model::DeviceCa;
 use crate::pki::Certificate;
-
-/// Who the audit log names for what the API does.
-pub(super) const ACTOR: &str = "admin";
 
 #[derive(Serialize)]
 pub(super) struct DeviceCas {
@@ -57,22 +55,24 @@ pub(super) struct RequestView {
 }
 
 pub(super) async fn list(
+    Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
 ) -> Result<Json<DeviceCas>, ApiError> {
-    let trust = api.fresh_factory(&query).await?;
+    let trust = api.fresh_factory(&principal, &query).await?;
     Ok(Json(DeviceCas { device_cas: trust.device_cas.iter().map(Into::into).collect() }))
 }
 
 /// Makes a key for an online Device CA, unless one waits already, and gives its request.
 pub(super) async fn request(
+    Admin(principal): Admin,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
 ) -> Result<Json<RequestView>, ApiError> {
-    let factory = api.fresh_factory(&query).await?.factory;
+    let factory = api.fresh_factory(&principal, &query).await?.factory;
     let wanted = [RequestedKey::DeviceCa];
-    let random = SystemRandom::new();
-    request_keys(&api.ledger, &api.key_encryption, &factory, &wanted, &random, ACTOR).await?;
+    let (random, actor) = (SystemRandom::new(), &principal.name);
+    request_keys(&api.ledger, &api.key_encryption, &factory, &wanted, &random, actor).await?;
     let pending = pending_requests(&api.ledger, &factory).await?;
     let request = pending.into_iter().find(|request| request.key == RequestedKey::DeviceCa);
     let request = request.ok_or_else(|| ApiError::not_found("the request is gone"))?;
@@ -81,14 +81,15 @@ pub(super) async fn request(
 
 /// Adds a Device CA: online if its key waits here, else local.
 pub(super) async fn add(
+    Admin(principal): Admin,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Json(addition): Json<Addition>,
 ) -> Result<(StatusCode, Json<DeviceCas>), ApiError> {
-    let factory = api.fresh_factory(&query).await?.factory;
+    let factory = api.fresh_factory(&principal, &query).await?.factory;
     let certificates = Certificate::from_pem(addition.certificate.as_bytes())?;
-    let installed =
-        install(&api.ledger, &factory, &certificates, Installing::DeviceCas, ACTOR).await?;
+    let (installing, actor) = (Installing::DeviceCas, &principal.name);
+    let installed = install(&api.ledger, &factory, &certificates, installing, actor).await?;
     if installed.new == 0 {
         return Err(ApiError::new(
             StatusCode::CONFLICT,
@@ -96,6 +97,6 @@ pub(super) async fn add(
         ));
     }
     (api.apply)().await;
-    let Json(all) = list(State(api), Query(query)).await?;
+    let Json(all) = list(Viewer(principal), State(api), Query(query)).await?;
     Ok((StatusCode::CREATED, Json(all)))
 }

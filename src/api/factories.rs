@@ -1,4 +1,4 @@
-//! `GET /v1/factories`: every Factory with its certificates.
+//! `GET /v1/factories`: every Factory that may be seen, with its certificates.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::Api;
 use super::device_cas::DeviceCaView;
 use super::error::ApiError;
+use super::role::Viewer;
 use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::model::{FactoryTrust, ServerPurpose};
@@ -54,9 +55,12 @@ impl From<&Certificate> for CertificateView {
     }
 }
 
-pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Factories>, ApiError> {
+pub(super) async fn list(
+    Viewer(principal): Viewer,
+    State(api): State<Arc<Api>>,
+) -> Result<Json<Factories>, ApiError> {
     let active = api.active.load();
-    let factories = active.snapshot().factories.iter().map(|trust| view(trust, &active)).collect();
+    let factories = principal.visible(&active).map(|trust| view(trust, &active)).collect();
     Ok(Json(Factories { factories }))
 }
 

@@ -2,13 +2,16 @@
 
 mod audit;
 mod auth;
+mod denial;
 mod device_cas;
 mod devices;
 mod error;
 mod factories;
 mod health;
 mod held_requests;
+mod role;
 mod selection;
+mod tokens;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 
 pub use auth::AdminToken;
 
@@ -39,7 +42,7 @@ pub struct Api {
     pub active: Arc<ArcSwap<ActiveSnapshot>>,
     /// What wraps new keys.
     pub key_encryption: Arc<KeyEncryptionKey>,
-    /// Who may do anything at all.
+    /// Who may do everything, also when the ledger has no token yet.
     pub admin: AdminToken,
     /// What is called after a change, so that it holds here when its answer arrives.
     pub apply: Apply,
@@ -62,9 +65,11 @@ pub fn router(api: Api) -> Router {
         .route("/held-requests/{id}/reject", post(held_requests::reject))
         .route("/audit", get(audit::list))
         .route("/audit/verification", get(audit::verify))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{name}", delete(tokens::revoke))
         .fallback(error::not_found)
         .layer(map_response(error::as_json))
-        .layer(from_fn_with_state(Arc::clone(&api), auth::require_admin));
+        .layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
     Router::new()
         .nest("/v1", v1)
         .route("/healthz", get(health::live))

@@ -24,3 +24,4 @@ mod operator;
 mod process;
 mod running;
 mod set_up;
+mod token;
