@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Api;
 use super::error::ApiError;
+use super::role::{Viewer, ViewerOfAll};
+use super::selection::FactoryQuery;
 use crate::ledger::AuditRow;
 
 const PAGE: u32 = 100;
@@ -32,14 +34,21 @@ pub(super) struct Verification {
 }
 
 pub(super) async fn list(
+    Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
-    Query(query): Query<AuditQuery>,
+    Query(query): Query<FactoryQuery>,
+    Query(page): Query<AuditQuery>,
 ) -> Result<Json<AuditPage>, ApiError> {
-    let limit = query.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-    Ok(Json(AuditPage { rows: api.ledger.audit_rows(query.before, limit).await? }))
+    let scope = query.scope(&principal, &api.active.load())?;
+    let factory = scope.map(|trust| trust.factory.id);
+    let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    Ok(Json(AuditPage { rows: api.ledger.audit_rows(factory, page.before, limit).await? }))
 }
 
-pub(super) async fn verify(State(api): State<Arc<Api>>) -> Result<Json<Verification>, ApiError> {
+pub(super) async fn verify(
+    _: ViewerOfAll,
+    State(api): State<Arc<Api>>,
+) -> Result<Json<Verification>, ApiError> {
     Ok(Json(match api.ledger.verify_audit().await? {
         Ok(rows) => Verification { intact: true, rows: Some(rows), fault: None },
         Err(fault) => Verification { intact: false, rows: None, fault: Some(fault.to_string()) },

@@ -1,4 +1,4 @@
-//! Who may use the API: whoever has the admin token of the data folder.
+//! Who asks: the bearer of the admin token of the data folder, or of a token in the ledger.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -10,6 +10,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::rand;
 use axum::extract::{Request, State};
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -17,7 +18,11 @@ use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
 use super::Api;
+use super::denial::Denial;
 use super::error::ApiError;
+use crate::clock::UnixTime;
+use crate::keys::ActiveSnapshot;
+use crate::model::{FactoryId, FactoryTrust, Role, Token, TokenName, TokenState};
 use crate::pki::Fingerprint;
 
 /// The hash of the admin token.
@@ -31,10 +36,7 @@ impl AdminToken {
     pub fn open_or_create(path: &Path) -> io::Result<Self> {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Ok(mut file) => {
-                let mut random = Zeroizing::new([0; 32]);
-                rand::fill(&mut *random).map_err(|_| io::Error::other("no randomness"))?;
-                let token = Zeroizing::new(HEXLOWER.encode(&*random));
-                file.write_all(token.as_bytes())?;
+                file.write_all(random_hex()?.as_bytes())?;
                 file.write_all(b"\n")?;
                 file.sync_all()?;
             }
@@ -55,20 +57,85 @@ impl AdminToken {
     }
 }
 
-/// Lets a request pass that bears the token, as `Authorization: Bearer` or as `OSF-TOKEN`.
-pub(super) async fn require_admin(
+/// Whose token a request bears.
+#[derive(Clone, Debug)]
+pub(super) struct Principal {
+    /// Who the audit log names.
+    pub(super) name: String,
+    pub(super) role: Role,
+    /// The only Factory that it may see and change; `None`: every Factory.
+    pub(super) factory: Option<FactoryId>,
+}
+
+impl Principal {
+    /// Who bears the admin token of the data folder.
+    fn admin() -> Self {
+        Self { name: TokenName::ADMIN.to_owned(), role: Role::Admin, factory: None }
+    }
+
+    /// The Factories that it may see.
+    pub(super) fn visible<'a>(
+        &self,
+        active: &'a ActiveSnapshot,
+    ) -> impl Iterator<Item = &'a FactoryTrust> + use<'a> {
+        let only = self.factory;
+        let all = active.snapshot().factories.iter();
+        all.filter(move |trust| only.is_none_or(|only| only == trust.factory.id))
+    }
+}
+
+impl From<&Token> for Principal {
+    fn from(token: &Token) -> Self {
+        Self { name: token.name.to_string(), role: token.role, factory: token.factory }
+    }
+}
+
+/// Lets a request pass that bears a token, as `Authorization: Bearer` or as `OSF-TOKEN`, and tells
+/// the handler whose it is.
+pub(super) async fn authenticate(
     State(api): State<Arc<Api>>,
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    match token(request.headers()) {
-        Some(token) if api.admin.accepts(token) => Ok(next.run(request).await),
-        Some(_) => Err(ApiError::new(StatusCode::UNAUTHORIZED, "the token is not known")),
-        None => Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "a token is needed, as `Authorization: Bearer …` or `OSF-TOKEN: …`",
-        )),
+    let (mut parts, body) = request.into_parts();
+    let principal = api.principal(&parts).await?;
+    parts.extensions.insert(principal);
+    Ok(next.run(Request::from_parts(parts, body)).await)
+}
+
+impl Api {
+    /// Whose token it is. The ledger is asked each time, so that a revoked one ends at once, on
+    /// every replica.
+    async fn principal(&self, parts: &Parts) -> Result<Principal, ApiError> {
+        let presented = token(&parts.headers).ok_or_else(token_needed)?;
+        if self.admin.accepts(presented) {
+            return Ok(Principal::admin());
+        }
+        let Some(token) = self.ledger.token_of_hash(Fingerprint::of(presented)).await? else {
+            return Err(self.deny(parts, None, &Denial::TokenUnknown).await);
+        };
+        let principal = Principal::from(&token);
+        let denial = match token.state(UnixTime::now()) {
+            TokenState::Active => return Ok(principal),
+            TokenState::Expired => Denial::TokenExpired,
+            TokenState::Revoked => Denial::TokenRevoked,
+        };
+        Err(self.deny(parts, Some(&principal), &denial).await)
     }
+}
+
+pub(super) fn token_needed() -> ApiError {
+    ApiError::new(
+        StatusCode::UNAUTHORIZED,
+        "a token is needed, as `Authorization: Bearer …` or `OSF-TOKEN: …`",
+    )
+}
+
+/// 32 random bytes in hexadecimal digits: nobody guesses them, so that one hash keeps them safe.
+pub(super) fn random_hex() -> io::Result<Zeroizing<String>> {
+    let mut random = Zeroizing::new([0; 32]);
+    rand::fill(&mut *random).map_err(|_| io::Error::other("no randomness"))?;
+    Ok(Zeroizing::new(HEXLOWER.encode(&*random)))
 }
 
 fn token(headers: &HeaderMap) -> Option<&[u8]> {

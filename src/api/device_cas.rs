@@ -12,8 +12,10 @@ use axum::response::IntoResponse;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::auth::Principal;
 use super::error::ApiError;
 use super::factories::CertificateView;
+use super::role::{Admin, Operator, Viewer};
 use super::selection::FactoryQuery;
 use crate::factory::{
     self, Asked, Installing, RequestedKey, install, pending_requests, readmit, request_keys,
@@ -24,9 +26,6 @@ use crate::pki::{Certificate, to_pem};
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
-
-/// Who the audit log names for what the API does.
-pub(super) const ACTOR: &str = "admin";
 
 #[derive(Serialize)]
 pub(super) struct DeviceCas {
@@ -95,22 +94,24 @@ pub(super) struct RequestView {
 }
 
 pub(super) async fn list(
+    Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
 ) -> Result<Json<DeviceCas>, ApiError> {
-    let trust = api.fresh_factory(&query).await?;
+    let trust = api.fresh_factory(&principal, &query).await?;
     Ok(Json(DeviceCas { device_cas: trust.device_cas.iter().map(Into::into).collect() }))
 }
 
 /// Makes a key for an online Device CA, unless one waits already, and gives its request.
 pub(super) async fn request(
+    Admin(principal): Admin,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
 ) -> Result<Json<RequestView>, ApiError> {
-    let factory = api.fresh_factory(&query).await?.factory;
+    let factory = api.fresh_factory(&principal, &query).await?.factory;
     let wanted = [RequestedKey::DeviceCa];
-    let random = SystemRandom::new();
-    request_keys(&api.ledger, &api.key_encryption, &factory, &wanted, &random, ACTOR).await?;
+    let (random, actor) = (SystemRandom::new(), &principal.name);
+    request_keys(&api.ledger, &api.key_encryption, &factory, &wanted, &random, actor).await?;
     let pending = pending_requests(&api.ledger, &factory).await?;
     let request = pending.into_iter().find(|request| request.key == RequestedKey::DeviceCa);
     let request = request.ok_or_else(|| ApiError::not_found("the request is gone"))?;
@@ -119,23 +120,24 @@ pub(super) async fn request(
 
 /// Adds a Device CA: online if its key waits here, else local.
 pub(super) async fn add(
+    Admin(principal): Admin,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Json(addition): Json<Addition>,
 ) -> Result<(StatusCode, Json<DeviceCas>), ApiError> {
-    let trust = api.fresh_factory(&query).await?;
+    let trust = api.fresh_factory(&principal, &query).await?;
     let certificates = Certificate::from_pem(addition.certificate.as_bytes())?;
     if addition.again {
         for certificate in &certificates {
-            readmit(&api.ledger, &trust, certificate, ACTOR).await?;
+            readmit(&api.ledger, &trust, certificate, &principal.name).await?;
         }
         (api.apply)().await;
-        let Json(all) = list(State(api), Query(query)).await?;
+        let Json(all) = list(Viewer(principal), State(api), Query(query)).await?;
         return Ok((StatusCode::CREATED, Json(all)));
     }
     let factory = &trust.factory;
-    let installed =
-        install(&api.ledger, factory, &certificates, Installing::DeviceCas, ACTOR).await?;
+    let (installing, actor) = (Installing::DeviceCas, &principal.name);
+    let installed = install(&api.ledger, factory, &certificates, installing, actor).await?;
     if installed.new == 0 {
         return Err(ApiError::new(
             StatusCode::CONFLICT,
@@ -143,53 +145,58 @@ pub(super) async fn add(
         ));
     }
     (api.apply)().await;
-    let Json(all) = list(State(api), Query(query)).await?;
+    let Json(all) = list(Viewer(principal), State(api), Query(query)).await?;
     Ok((StatusCode::CREATED, Json(all)))
 }
 
 pub(super) async fn show(
+    Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Path(serial): Path<String>,
 ) -> Result<Json<DeviceCaView>, ApiError> {
-    let trust = api.fresh_factory(&query).await?;
+    let trust = api.fresh_factory(&principal, &query).await?;
     Ok(Json(find(&trust, &serial)?.into()))
 }
 
 pub(super) async fn disable(
+    Operator(principal): Operator,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Path(serial): Path<String>,
     Json(change): Json<Change>,
 ) -> Result<Json<DeviceCaView>, ApiError> {
-    change_state(api, query, serial, change, DeviceCaAct::Disable).await
+    change_state(principal, api, query, serial, change, DeviceCaAct::Disable).await
 }
 
 pub(super) async fn enable(
+    Admin(principal): Admin,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Path(serial): Path<String>,
     Json(change): Json<Change>,
 ) -> Result<Json<DeviceCaView>, ApiError> {
-    change_state(api, query, serial, change, DeviceCaAct::Enable).await
+    change_state(principal, api, query, serial, change, DeviceCaAct::Enable).await
 }
 
 pub(super) async fn revoke(
+    Admin(principal): Admin,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Path(serial): Path<String>,
     Json(change): Json<Change>,
 ) -> Result<Json<DeviceCaView>, ApiError> {
-    change_state(api, query, serial, change, DeviceCaAct::Revoke).await
+    change_state(principal, api, query, serial, change, DeviceCaAct::Revoke).await
 }
 
 pub(super) async fn phase_out(
+    Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Query(page): Query<DependentsQuery>,
     Path(serial): Path<String>,
 ) -> Result<Json<PhaseOut>, ApiError> {
-    let trust = api.fresh_factory(&query).await?;
+    let trust = api.fresh_factory(&principal, &query).await?;
     let device_ca = find(&trust, &serial)?;
     let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     Ok(Json(PhaseOut {
@@ -202,29 +209,31 @@ pub(super) async fn phase_out(
 /// The Device CAs that are enabled or disabled, as one PEM file for gateways that read no more than
 /// that.
 pub(super) async fn bundle(
+    Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let trust = api.fresh_factory(&query).await?;
+    let trust = api.fresh_factory(&principal, &query).await?;
     let blocks: Result<Vec<String>, _> =
         trust.trusted_cas().map(|ca| to_pem("CERTIFICATE", ca.certificate.der())).collect();
     Ok(([(CONTENT_TYPE, "application/x-pem-file")], blocks?.concat()))
 }
 
 async fn change_state(
+    principal: Principal,
     api: Arc<Api>,
     query: FactoryQuery,
     serial: String,
     change: Change,
     act: DeviceCaAct,
 ) -> Result<Json<DeviceCaView>, ApiError> {
-    let trust = api.fresh_factory(&query).await?;
+    let trust = api.fresh_factory(&principal, &query).await?;
     let device_ca = find(&trust, &serial)?;
     let Change { reason, strand } = &change;
     let asked = Asked { device_ca, act, strand: *strand, reason };
-    factory::act(&api.ledger, &trust.factory, asked, ACTOR).await?;
+    factory::act(&api.ledger, &trust.factory, asked, &principal.name).await?;
     (api.apply)().await;
-    show(State(api), Query(query), Path(serial)).await
+    show(Viewer(principal), State(api), Query(query), Path(serial)).await
 }
 
 fn find<'a>(trust: &'a FactoryTrust, serial: &str) -> Result<&'a DeviceCa, ApiError> {

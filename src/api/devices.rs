@@ -7,8 +7,8 @@ use axum::extract::{Path, Query, State};
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::device_cas::ACTOR;
 use super::error::ApiError;
+use super::role::{Operator, Viewer};
 use super::selection::FactoryQuery;
 use crate::ledger::{DevicePage, DeviceStory};
 use crate::model::DeviceName;
@@ -29,34 +29,37 @@ pub(super) struct Allowed {
 }
 
 pub(super) async fn list(
+    Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Query(page): Query<PageQuery>,
 ) -> Result<Json<DevicePage>, ApiError> {
-    let trust = query.select(&api.active.load())?;
+    let trust = query.select(&principal, &api.active.load())?;
     let after = page.after.unwrap_or_default();
     let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     Ok(Json(api.ledger.devices(trust.factory.id, &after, limit).await?))
 }
 
 pub(super) async fn show(
+    Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Path(name): Path<String>,
 ) -> Result<Json<DeviceStory>, ApiError> {
-    let trust = query.select(&api.active.load())?;
+    let trust = query.select(&principal, &api.active.load())?;
     let story = api.ledger.device(trust.factory.id, &DeviceName::parse(&name)?).await?;
     story.map(Json).ok_or_else(unknown_device)
 }
 
 pub(super) async fn allow(
+    Operator(principal): Operator,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Path(name): Path<String>,
 ) -> Result<Json<Allowed>, ApiError> {
-    let trust = query.select(&api.active.load())?;
+    let trust = query.select(&principal, &api.active.load())?;
     let device = DeviceName::parse(&name)?;
-    if !api.ledger.allow_device(trust.factory.id, &device, ACTOR).await? {
+    if !api.ledger.allow_device(trust.factory.id, &device, &principal.name).await? {
         return Err(unknown_device());
     }
     Ok(Json(Allowed { device: name, allowed_once: true }))

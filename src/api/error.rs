@@ -9,7 +9,7 @@ use serde::Serialize;
 use tracing::error;
 
 use crate::factory::{InstallFailure, RequestError};
-use crate::ledger::{ChangeError, LedgerError};
+use crate::ledger::{ChangeError, ChangeRefused, LedgerError};
 use crate::model::NotA;
 use crate::pki::Malformed;
 
@@ -21,24 +21,32 @@ const REASON_LIMIT: usize = 4096;
 pub(super) struct ApiError {
     status: StatusCode,
     message: String,
+    /// Every reason; never empty.
+    errors: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Body<'a> {
     message: &'a str,
-    errors: [&'a str; 1],
+    errors: &'a [String],
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl ToString) -> Self {
-        Self { status, message: message.to_string() }
+        let message = message.to_string();
+        Self { status, errors: vec![message.clone()], message }
+    }
+
+    /// An error with several reasons.
+    pub(super) fn listing(status: StatusCode, message: impl ToString, errors: Vec<String>) -> Self {
+        Self { status, message: message.to_string(), errors }
     }
 
     pub(super) fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, what)
     }
 
-    fn unavailable(why: &dyn std::fmt::Display) -> Self {
+    pub(super) fn unavailable(why: &dyn std::fmt::Display) -> Self {
         error!(error = %why, "the API cannot answer");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer; see the log")
     }
@@ -46,7 +54,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Body { message: &self.message, errors: [&self.message] };
+        let body = Body { message: &self.message, errors: &self.errors };
         (self.status, Json(body)).into_response()
     }
 }
@@ -83,6 +91,9 @@ impl From<LedgerError> for ApiError {
 impl From<ChangeError> for ApiError {
     fn from(why: ChangeError) -> Self {
         match why {
+            ChangeError::Refused(ref refused @ ChangeRefused::StillNeeded { ref devices, .. }) => {
+                Self::listing(StatusCode::CONFLICT, refused, devices.clone())
+            }
             ChangeError::Refused(refused) => Self::new(StatusCode::CONFLICT, refused),
             ChangeError::Ledger(why) => why.into(),
         }

@@ -8,8 +8,9 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
-use super::device_cas::{ACTOR, DeviceCaView};
+use super::device_cas::DeviceCaView;
 use super::error::ApiError;
+use super::role::{AdminOfAll, Viewer};
 use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::NewFactory;
@@ -68,6 +69,7 @@ pub(super) struct Addition {
 }
 
 pub(super) async fn add(
+    AdminOfAll(principal): AdminOfAll,
     State(api): State<Arc<Api>>,
     Json(addition): Json<Addition>,
 ) -> Result<(StatusCode, Json<Factories>), ApiError> {
@@ -77,15 +79,18 @@ pub(super) async fn add(
         gateway_host: HostName::parse(&addition.gateway_host)?,
         any_organizational_unit: addition.any_organizational_unit,
     };
-    api.ledger.add_factory(new, ACTOR).await?;
+    api.ledger.add_factory(new, &principal.name).await?;
     (api.apply)().await;
-    let Json(all) = list(State(api)).await?;
+    let Json(all) = list(Viewer(principal), State(api)).await?;
     Ok((StatusCode::CREATED, Json(all)))
 }
 
-pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Factories>, ApiError> {
+pub(super) async fn list(
+    Viewer(principal): Viewer,
+    State(api): State<Arc<Api>>,
+) -> Result<Json<Factories>, ApiError> {
     let active = api.active.load();
-    let factories = active.snapshot().factories.iter().map(|trust| view(trust, &active)).collect();
+    let factories = principal.visible(&active).map(|trust| view(trust, &active)).collect();
     Ok(Json(Factories { factories }))
 }
 

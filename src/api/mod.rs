@@ -4,13 +4,16 @@ mod audit;
 mod auth;
 mod bootstrap_cas;
 mod crl;
+mod denial;
 mod device_cas;
 mod devices;
 mod error;
 mod factories;
 mod health;
 mod held_requests;
+mod role;
 mod selection;
+mod tokens;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,7 +47,7 @@ pub struct Api {
     pub revocation_lists: Arc<RevocationLists>,
     /// What wraps new keys.
     pub key_encryption: Arc<KeyEncryptionKey>,
-    /// Who may do anything at all.
+    /// Who may do everything, also when the ledger has no token yet.
     pub admin: AdminToken,
     /// What is called after a change, so that it holds here when its answer arrives.
     pub apply: Apply,
@@ -75,9 +78,11 @@ pub fn router(api: Api) -> Router {
         .route("/held-requests/{id}/reject", post(held_requests::reject))
         .route("/audit", get(audit::list))
         .route("/audit/verification", get(audit::verify))
+        .route("/tokens", get(tokens::list).post(tokens::create))
+        .route("/tokens/{name}", delete(tokens::revoke))
         .fallback(error::not_found)
         .layer(map_response(error::as_json))
-        .layer(from_fn_with_state(Arc::clone(&api), auth::require_admin));
+        .layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
     Router::new()
         .nest("/v1", v1)
         .route("/crl/{file}", get(crl::get))

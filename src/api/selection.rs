@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::Api;
+use super::auth::Principal;
 use super::error::ApiError;
 use crate::keys::ActiveSnapshot;
 use crate::model::FactoryTrust;
@@ -13,18 +14,36 @@ pub(super) struct FactoryQuery {
 }
 
 impl FactoryQuery {
-    pub(super) fn select(&self, active: &ActiveSnapshot) -> Result<FactoryTrust, ApiError> {
-        let factories = &active.snapshot().factories;
-        match (&self.factory, factories.as_slice()) {
-            (None, [only]) => Ok(only.clone()),
+    /// The Factory of a request. One that the principal may not see is answered like one that is
+    /// not there.
+    pub(super) fn select(
+        &self,
+        principal: &Principal,
+        active: &ActiveSnapshot,
+    ) -> Result<FactoryTrust, ApiError> {
+        let visible: Vec<_> = principal.visible(active).collect();
+        match (&self.factory, visible.as_slice()) {
+            (None, [only]) => Ok((*only).clone()),
             (None, []) => Err(ApiError::not_found("there is no Factory yet")),
             (None, _) => Err(ApiError::not_found("there are several Factories: name one")),
             (Some(name), all) => all
                 .iter()
                 .find(|trust| trust.factory.name.as_str() == name)
-                .cloned()
+                .map(|trust| (*trust).clone())
                 .ok_or_else(|| ApiError::not_found("there is no such Factory")),
         }
+    }
+
+    /// The Factory that a request names, or that its token is good for; `None`: every Factory.
+    pub(super) fn scope(
+        &self,
+        principal: &Principal,
+        active: &ActiveSnapshot,
+    ) -> Result<Option<FactoryTrust>, ApiError> {
+        if self.factory.is_none() && principal.factory.is_none() {
+            return Ok(None);
+        }
+        self.select(principal, active).map(Some)
     }
 }
 
@@ -33,9 +52,10 @@ impl Api {
     /// second.
     pub(super) async fn fresh_factory(
         &self,
+        principal: &Principal,
         query: &FactoryQuery,
     ) -> Result<FactoryTrust, ApiError> {
-        let known = query.select(&self.active.load())?;
+        let known = query.select(principal, &self.active.load())?;
         let fresh = self.ledger.factories().await?;
         fresh
             .into_iter()

@@ -102,8 +102,17 @@ impl ApiClient {
         if answer.status.is_success() {
             return Ok(value);
         }
-        bail!("{}", value.get("message").and_then(Value::as_str).unwrap_or("no reason given"))
+        bail!("{}", reasons(&value))
     }
+}
+
+/// The message of an error, and below it every reason that it does not tell itself.
+fn reasons(error: &Value) -> String {
+    let message = error.get("message").and_then(Value::as_str).unwrap_or("no reason given");
+    let errors = error.get("errors").and_then(Value::as_array);
+    let errors = errors.into_iter().flatten().filter_map(Value::as_str);
+    let lines = std::iter::once(message).chain(errors.filter(|reason| *reason != message));
+    lines.collect::<Vec<_>>().join("\n  ")
 }
 
 fn token(global: &Global) -> anyhow::Result<Zeroizing<String>> {

@@ -11,6 +11,7 @@ mod factory;
 mod output;
 mod request;
 mod serve;
+mod token;
 
 use std::io;
 use std::process::ExitCode;
@@ -73,6 +74,9 @@ enum Command {
     /// Requests that wait for an operator's approval
     #[command(subcommand)]
     Request(request::Request),
+    /// Who may use the API
+    #[command(subcommand)]
+    Token(token::Token),
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -104,6 +108,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::BootstrapCa(command) => command.run(&global).await,
         Command::Device(command) => command.run(&global).await,
         Command::Request(command) => command.run(&global).await,
+        Command::Token(command) => command.run(&global).await,
         Command::Audit(command) => return command.run(&global).await,
         Command::Client(command) => command.run(&global).await,
     };

@@ -58,21 +58,28 @@ pub enum ChainFault {
 }
 
 impl Ledger {
-    /// Rows of the audit log, newest first, `limit` at most, those numbered below `before`.
+    /// Rows of the audit log, newest first, `limit` at most, those numbered below `before`; of one
+    /// Factory only, if one is named.
     ///
     /// # Errors
     /// When the ledger fails.
     pub async fn audit_rows(
         &self,
+        factory: Option<FactoryId>,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditRow>, LedgerError> {
         let select = Statement::new(
             "SELECT number, at, factory_id, actor, action, subject, outcome, code, detail \
-             FROM audit WHERE number < $1 ORDER BY number DESC LIMIT $2",
+             FROM audit WHERE number < $1",
         )
         .bind(before.unwrap_or(i64::MAX))
         .bind(i64::from(limit));
+        let select = match factory {
+            Some(factory) => select.then(" AND factory_id = $3").bind(factory.0),
+            None => select,
+        };
+        let select = select.then(" ORDER BY number DESC LIMIT $2");
         self.database.rows(select).await?.iter().map(audit_row).collect()
     }
 

@@ -132,6 +132,9 @@ pub enum ChangeRefused {
         /// Some of them.
         devices: Vec<String>,
     },
+    /// A token's name stays its own, also when it is revoked.
+    #[error("there is, or was, another token of this name")]
+    TokenNameTaken,
 }
 
 impl ChangeRefused {
@@ -148,6 +151,7 @@ impl ChangeRefused {
             Self::NoSuchDeviceCa => "device-ca-unknown",
             Self::State { .. } => "device-ca-state",
             Self::StillNeeded { .. } => "device-ca-needed",
+            Self::TokenNameTaken => "token-name-taken",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The only SQL: Factories, Device CAs, devices, credentials, enrolments and the audit log, in
-//! SQLite or PostgreSQL.
+//! The only SQL: Factories, Device CAs, devices, credentials, enrolments, tokens and the audit log,
+//! in SQLite or PostgreSQL.
 //!
 //! Every transaction that writes locks the one row of `ledger_head` first, across replicas too. So
 //! what it judges (is this Device CA still enabled?, I2) holds until it has committed.
@@ -15,6 +15,7 @@ mod factories;
 mod facts;
 mod held_requests;
 mod revocation_lists;
+mod tokens;
 mod transaction;
 mod work;
 mod writer;
@@ -30,6 +31,7 @@ pub use factories::{
 };
 pub use held_requests::{Decision, HeldRequest};
 pub use revocation_lists::{RefusedCredential, SignedRevocationList};
+pub use tokens::{NewToken, TokenSummary};
 pub use work::{Asker, Bearer, Contact, Held, Recorded};
 pub use writer::WriterMetrics;
 

@@ -11,6 +11,7 @@ mod peer;
 mod profile;
 mod refusal;
 mod snapshot;
+mod token;
 
 pub use bootstrap_ca::{BootstrapCa, BootstrapCaId};
 pub use credential::{
@@ -24,6 +25,7 @@ pub use peer::{Issuer, Peer, PeerCertificate};
 pub use profile::{AnswerStyle, Approval, EnrolmentProfile, KeyKind, Label, Operation};
 pub use refusal::{Class, KeyRefusal, Refusal};
 pub use snapshot::{FactoryTrust, Profiles, Snapshot};
+pub use token::{Role, Token, TokenName, TokenState};
 
 /// Text that is not the name or word that it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -11,7 +11,7 @@ use crate::support::wire::{get_with, post};
 const WRONG: &str = "Authorization: Bearer wrong\r\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn only_whoever_has_the_admin_token_may_use_the_api() {
+async fn only_whoever_has_a_token_may_use_the_api() {
     let (host, _root) = Host::with_factory(Backend::Sqlite).await;
     let server = host.serve().await;
     let token = host.read("data/admin-token");

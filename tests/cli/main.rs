@@ -26,3 +26,4 @@ mod phase_out;
 mod process;
 mod running;
 mod set_up;
+mod token;

@@ -153,7 +153,7 @@ impl TestServer {
 
     /// The whole audit log, oldest first.
     pub async fn audit(&self) -> Vec<AuditRow> {
-        let mut rows = self.ledger().audit_rows(None, 10_000).await.unwrap();
+        let mut rows = self.ledger().audit_rows(None, None, 10_000).await.unwrap();
         rows.reverse();
         rows
     }
