@@ -16,7 +16,7 @@ use crate::factory::{
 };
 use crate::keys::KeyEncryptionKey;
 use crate::ledger::{ChangeError, Ledger, NewFactory};
-use crate::model::{self, FactoryName, HostName};
+use crate::model::{self, FactoryName, HostName, ServerPurpose};
 use crate::pki::{self, Certificate};
 use crate::serve::{make_data_dir, open_ledger};
 
@@ -55,6 +55,9 @@ pub(super) enum Factory {
     Csr {
         #[command(flatten)]
         new: New,
+        /// Only these, to renew the certificates of a Factory that is set up
+        #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+        only: Vec<Requested>,
         /// Where the requests go
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         out: PathBuf,
@@ -90,6 +93,24 @@ pub(super) struct New {
     any_ou: bool,
 }
 
+/// What can be requested.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(super) enum Requested {
+    EstTls,
+    Tls,
+    DeviceCa,
+}
+
+impl From<Requested> for RequestedKey {
+    fn from(requested: Requested) -> Self {
+        match requested {
+            Requested::EstTls => Self::Server(ServerPurpose::Est),
+            Requested::Tls => Self::Server(ServerPurpose::Gateway),
+            Requested::DeviceCa => Self::DeviceCa,
+        }
+    }
+}
+
 /// What the set-up commands work on.
 struct SetUp {
     ledger: Ledger,
@@ -115,9 +136,9 @@ impl Factory {
                 ))
             }
             Self::Init { new, root_key, root } => init(global, &new, &root_key, &root).await,
-            Self::Csr { new, out } => {
+            Self::Csr { new, only, out } => {
                 let set_up = SetUp::open(global).await?;
-                let requests = set_up.request(&new).await;
+                let requests = set_up.request(&new, &only).await;
                 set_up.ledger.close().await;
                 std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
                 let mut paths = Vec::new();
@@ -193,14 +214,18 @@ impl SetUp {
         Ok(Self { ledger, key_encryption })
     }
 
-    async fn request(&self, new: &New) -> anyhow::Result<Vec<factory::PendingRequest>> {
+    async fn request(
+        &self,
+        new: &New,
+        only: &[Requested],
+    ) -> anyhow::Result<Vec<factory::PendingRequest>> {
         let name = &new.name;
         let known = self.find(name).await?;
         let parsed = new.parse(known.as_ref())?;
         let factory = match known {
-            Some(known) if known.root.is_some() => bail!(
-                "the Factory {name} has its root already; another Device CA is requested by \
-                 `estd device-ca add --online`"
+            Some(known) if known.root.is_some() && only.is_empty() => bail!(
+                "the Factory {name} is set up already: `--only est-tls,tls` requests new server \
+                 certificates, `estd device-ca add --online` another Device CA"
             ),
             Some(known) => known,
             None => {
@@ -208,9 +233,14 @@ impl SetUp {
                 self.only(Some(name)).await?
             }
         };
-        let (random, all) = (SystemRandom::new(), &RequestedKey::ALL);
-        request_keys(&self.ledger, &self.key_encryption, &factory, all, &random, ACTOR).await?;
-        Ok(pending_requests(&self.ledger, &factory).await?)
+        let wanted: Vec<RequestedKey> = match only {
+            [] => RequestedKey::ALL.to_vec(),
+            only => only.iter().copied().map(Into::into).collect(),
+        };
+        let random = SystemRandom::new();
+        request_keys(&self.ledger, &self.key_encryption, &factory, &wanted, &random, ACTOR).await?;
+        let pending = pending_requests(&self.ledger, &factory).await?;
+        Ok(pending.into_iter().filter(|request| wanted.contains(&request.key)).collect())
     }
 
     async fn install(

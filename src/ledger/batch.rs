@@ -29,18 +29,20 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Does all of the work in one transaction and answers it; on failure nothing is recorded and
-    /// nobody is answered: the work comes back.
+    /// Does all of the work in one transaction and answers it; gives the number of alarms. On
+    /// failure nothing is recorded and nobody is answered: the work comes back.
     pub(super) async fn run(
         database: &Database,
         works: Vec<Work>,
-    ) -> Result<(), (LedgerError, Vec<Work>)> {
+    ) -> Result<usize, (LedgerError, Vec<Work>)> {
         match Self::transact(database, &works).await {
             Ok(verdicts) => {
+                let alarm = |verdict: &&Verdict| verdict.as_ref().is_err_and(Refusal::is_alarm);
+                let alarms = verdicts.iter().filter(alarm).count();
                 for (work, verdict) in works.into_iter().zip(verdicts) {
                     work.answer(verdict);
                 }
-                Ok(())
+                Ok(alarms)
             }
             Err(why) => Err((why, works)),
         }

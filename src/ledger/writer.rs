@@ -46,6 +46,8 @@ pub struct WriterMetrics {
     pub recorded: AtomicU64,
     /// Pieces of work that could not be recorded.
     pub failed: AtomicU64,
+    /// Pieces of work that were refused as an alarm (I6, I7).
+    pub alarms: AtomicU64,
 }
 
 impl Writer {
@@ -152,13 +154,13 @@ async fn write(database: &Database, works: Vec<Work>, metrics: &WriterMetrics) {
     }
     let count = works.len();
     match Batch::run(database, works).await {
-        Ok(()) => committed(metrics, count),
+        Ok(alarms) => committed(metrics, count, alarms),
         // One piece of work must not take the others down with it. A database that is away, though,
         // takes all of them, and is not asked for each.
         Err((why, works)) if count > 1 && why.is_about_the_work() => {
             for work in works {
                 match Batch::run(database, vec![work]).await {
-                    Ok(()) => committed(metrics, 1),
+                    Ok(alarms) => committed(metrics, 1, alarms),
                     Err((why, works)) => failed(metrics, &why, works),
                 }
             }
@@ -167,9 +169,10 @@ async fn write(database: &Database, works: Vec<Work>, metrics: &WriterMetrics) {
     }
 }
 
-fn committed(metrics: &WriterMetrics, count: usize) {
+fn committed(metrics: &WriterMetrics, count: usize, alarms: usize) {
     metrics.batches.fetch_add(1, Ordering::Relaxed);
     metrics.recorded.fetch_add(count as u64, Ordering::Relaxed);
+    metrics.alarms.fetch_add(alarms as u64, Ordering::Relaxed);
 }
 
 /// Tells the waiters, by dropping their reply channels, that nothing was recorded.

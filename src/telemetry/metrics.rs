@@ -23,6 +23,24 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct What {
+    what: &'static str,
+}
+
+/// What `/metrics` shows beside what was counted here, as it is when somebody asks.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// How many transactions the ledger's writer has committed so far.
+    pub batches: u64,
+    /// How many alarms it has recorded so far.
+    pub alarms: u64,
+    /// How much work it could not record so far.
+    pub unrecorded: u64,
+    /// When the first certificate of each kind ends, in unix seconds.
+    pub expiries: Vec<(&'static str, i64)>,
+}
+
 /// The server's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -31,6 +49,9 @@ pub struct Metrics {
     handshakes: Family<Outcome, Counter>,
     connections: Gauge<i64, AtomicI64>,
     batches: Counter<u64, AtomicU64>,
+    alarms: Counter<u64, AtomicU64>,
+    unrecorded: Counter<u64, AtomicU64>,
+    expiries: Family<What, Gauge<i64, AtomicI64>>,
     snapshot_version: Gauge<i64, AtomicI64>,
 }
 
@@ -41,17 +62,35 @@ impl Default for Metrics {
         let handshakes = Family::default();
         let connections = Gauge::default();
         let batches = Counter::default();
+        let alarms = Counter::default();
+        let unrecorded = Counter::default();
+        let expiries = Family::default();
         let snapshot_version = Gauge::default();
         registry.register("est_requests", "EST requests by verdict", requests.clone());
         registry.register("tls_handshakes", "TLS handshakes by outcome", handshakes.clone());
         registry.register("connections", "Open TLS connections", connections.clone());
         registry.register("ledger_batches", "Ledger transactions of the writer", batches.clone());
+        registry.register("alarms", "Certificates refused as an alarm", alarms.clone());
+        let help = "Decisions that the ledger could not record";
+        registry.register("ledger_unrecorded", help, unrecorded.clone());
+        let help = "When the first certificate of its kind ends, in unix seconds";
+        registry.register("earliest_expiry_timestamp_seconds", help, expiries.clone());
         registry.register(
             "snapshot_version",
             "Version of the Factories that this server acts by",
             snapshot_version.clone(),
         );
-        Self { registry, requests, handshakes, connections, batches, snapshot_version }
+        Self {
+            registry,
+            requests,
+            handshakes,
+            connections,
+            batches,
+            alarms,
+            unrecorded,
+            expiries,
+            snapshot_version,
+        }
     }
 }
 
@@ -77,14 +116,20 @@ impl Metrics {
         self.snapshot_version.set(version);
     }
 
-    /// Everything as Prometheus reads it. `batches` is how many transactions the ledger's writer
-    /// has committed so far.
+    /// Everything as Prometheus reads it.
     ///
     /// # Errors
     /// Never: it is written into a string.
-    pub fn to_text(&self, batches: u64) -> Result<String, std::fmt::Error> {
-        let behind = batches.saturating_sub(self.batches.get());
-        self.batches.inc_by(behind);
+    pub fn to_text(&self, reading: &Reading) -> Result<String, std::fmt::Error> {
+        let reach = |counter: &Counter, value: u64| {
+            counter.inc_by(value.saturating_sub(counter.get()));
+        };
+        reach(&self.batches, reading.batches);
+        reach(&self.alarms, reading.alarms);
+        reach(&self.unrecorded, reading.unrecorded);
+        for (what, end) in &reading.expiries {
+            self.expiries.get_or_create(&What { what }).set(*end);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

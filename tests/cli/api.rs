@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::host::{Done, Host};
 use crate::on_both_ledgers;
+use crate::operator::session;
 use crate::process::Process;
 use crate::support::Backend;
 use crate::support::wire::{get_with, post};
@@ -165,6 +166,19 @@ on_both_ledgers! {
         assert!(metrics.body.contains("\nestd_connections 2\n"), "{metrics:?}");
         assert!(metrics.body.contains("\nestd_ledger_batches_total "), "{metrics:?}");
         assert!(!metrics.body.contains("\nestd_ledger_batches_total 0\n"), "{metrics:?}");
+        // An alarm counts wherever it rings: here a mere look at the CA certificates.
+        session(&server, &root, &line.device("forged", "device-1")).await;
+        let metrics = server.get("/metrics").body;
+        assert!(metrics.contains("\nestd_alarms_total 1\n"), "{metrics}");
+        let end = line.certificate().validity().not_after.0;
+        for what in ["root", "device-ca", "est-tls", "tls"] {
+            let name = format!("\nestd_earliest_expiry_timestamp_seconds{{what=\"{what}\"}} ");
+            let (_, value) = metrics.split_once(&name).unwrap();
+            let value: i64 = value.lines().next().unwrap().parse().unwrap();
+            // All were made in this minute; the root lives longer.
+            let near = if what == "root" { value > end } else { (value - end).abs() < 60 };
+            assert!(near, "{what} {value} {end}");
+        }
         drop((wire, nobody));
         server.stop().await;
     }

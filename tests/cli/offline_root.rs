@@ -1,7 +1,7 @@
 //! A root that lives in files, as an operator keeps it: everything is done by openssl.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use estd::keys::SigningKey;
 use estd::pki::Certificate;
@@ -116,7 +116,9 @@ pub fn certificate(path: &Path) -> Certificate {
 
 /// What openssl prints; panics if it fails.
 pub fn openssl(folder: &Path, arguments: &[&str]) -> String {
-    let output = Command::new("openssl").current_dir(folder).args(arguments).output().unwrap();
+    let mut command = Command::new("openssl");
+    command.current_dir(folder).args(arguments).stdin(Stdio::null());
+    let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "openssl {arguments:?}: {errors}");
     String::from_utf8(output.stdout).unwrap()

@@ -1,15 +1,40 @@
 //! A server in operation: it drains at its end, and follows changes without dropping anybody.
 
+use estd::pki::Certificate;
+
 use crate::host::Host;
-use crate::offline_root::OfflineRoot;
+use crate::offline_root::{OfflineRoot, openssl};
 use crate::on_both_ledgers;
 use crate::process::{Process, eventually};
 use crate::support::wire::{Answer, Wire, get_with, post, post_with};
-use crate::support::{Backend, Device, Tls};
+use crate::support::{Backend, Device, FACTORY, HOST, Tls};
 
 const REENROLL: &str = "/.well-known/est/simplereenroll";
 
 on_both_ledgers! {
+    /// Devices must never meet an expired server certificate: a new one comes without a restart.
+    async fn a_server_certificate_is_renewed_without_a_restart(backend: Backend) {
+        let (host, root) = Host::with_factory(backend).await;
+        let server = host.serve().await;
+        let served = || {
+            let address = server.est.to_string();
+            openssl(host.path(), &["s_client", "-connect", &address, "-servername", HOST])
+                .split_inclusive("-----END CERTIFICATE-----")
+                .find_map(|text| Certificate::from_pem(text.as_bytes()).ok()?.pop())
+                .unwrap()
+        };
+        assert_eq!(served(), certificate(&host, "est-tls.pem"));
+        let csr = ["factory", "csr", "--name", FACTORY, "--only", "est-tls", "--out", "new"];
+        assert_eq!(host.estd(&csr).success(), "new/est-tls.csr\n");
+        assert_eq!(served(), certificate(&host, "est-tls.pem"));
+        root.sign("new/est-tls.csr", "new.pem", &[]);
+        let told = host.estd(&["factory", "install", "new.pem"]).success();
+        assert!(told.contains("Nothing is missing"), "{told}");
+        server.follows(&host).await;
+        assert_eq!(served(), certificate(&host, "new.pem"));
+        server.stop().await;
+    }
+
     /// A request whose head has been read gets its answer, on durable record; nobody new comes in.
     async fn sigterm_drains(backend: Backend) {
         let field = Field::new(backend).await;
@@ -144,4 +169,8 @@ async fn cacerts(wire: &mut Wire) -> Answer {
 
 async fn reenroll(wire: &mut Wire, device: &Device) -> Answer {
     wire.send(&post(REENROLL, &device.request().1)).await.unwrap()
+}
+
+fn certificate(host: &Host, name: &str) -> Certificate {
+    Certificate::from_pem(host.read(name).as_bytes()).unwrap().pop().unwrap()
 }

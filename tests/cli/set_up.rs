@@ -106,7 +106,7 @@ on_both_ledgers! {
 
     async fn factory_csr_is_refused_once_the_root_is_set(backend: Backend) {
         let (host, _root) = Host::with_factory(backend).await;
-        host.estd(&CSR).refused("the Factory factory has its root already");
+        host.estd(&CSR).refused("the Factory factory is set up already: `--only est-tls,tls` requests new server");
     }
 
     async fn factory_init_makes_a_second_factory_of_no_name_twice(backend: Backend) {
