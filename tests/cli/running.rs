@@ -16,22 +16,22 @@ on_both_ledgers! {
     async fn a_server_certificate_is_renewed_without_a_restart(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
         let server = host.serve().await;
-        let served = || {
+        let shown = || {
             let address = server.est.to_string();
             openssl(host.path(), &["s_client", "-connect", &address, "-servername", HOST])
                 .split_inclusive("-----END CERTIFICATE-----")
                 .find_map(|text| Certificate::from_pem(text.as_bytes()).ok()?.pop())
                 .unwrap()
         };
-        assert_eq!(served(), certificate(&host, "est-tls.pem"));
+        assert_eq!(shown(), certificate(&host, "est-tls.pem"));
         let csr = ["factory", "csr", "--name", FACTORY, "--only", "est-tls", "--out", "new"];
         assert_eq!(host.estd(&csr).success(), "new/est-tls.csr\n");
-        assert_eq!(served(), certificate(&host, "est-tls.pem"));
+        assert_eq!(shown(), certificate(&host, "est-tls.pem"));
         root.sign("new/est-tls.csr", "new.pem", &[]);
         let told = host.estd(&["factory", "install", "new.pem"]).success();
         assert!(told.contains("Nothing is missing"), "{told}");
         server.follows(&host).await;
-        assert_eq!(served(), certificate(&host, "new.pem"));
+        assert_eq!(shown(), certificate(&host, "new.pem"));
         server.stop().await;
     }
 
