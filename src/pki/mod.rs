@@ -26,7 +26,7 @@ pub use key::{KeyAlgorithm, PublicKey};
 pub use name::{Name, NameBuilder};
 pub use request::{CertificationRequest, UnsignedRequest};
 pub use serial::Serial;
-pub use signature::{SignatureAlgorithm, SignatureFault};
+pub use signature::{SignatureAlgorithm, SignatureFault, ecdsa_signature};
 pub use text::{from_est_text, to_est_text, to_pem, to_wrapped_est_text};
 pub use x509_cert::ext::pkix::KeyUsages;
 
