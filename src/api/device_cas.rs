@@ -72,7 +72,7 @@ pub(super) async fn request(
     let factory = api.fresh_factory(&query).await?.factory;
     let wanted = [RequestedKey::DeviceCa];
     let random = SystemRandom::new();
-    request_keys(&api.ledger, &api.key_encryption, &factory, &wanted, &random, ACTOR).await?;
+    request_keys(&api.ledger, &api.key_store, &factory, &wanted, &random, ACTOR).await?;
     let pending = pending_requests(&api.ledger, &factory).await?;
     let request = pending.into_iter().find(|request| request.key == RequestedKey::DeviceCa);
     let request = request.ok_or_else(|| ApiError::not_found("the request is gone"))?;

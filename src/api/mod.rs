@@ -21,7 +21,7 @@ use axum::routing::{get, post};
 
 pub use auth::AdminToken;
 
-use crate::keys::{ActiveSnapshot, KeyEncryptionKey};
+use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
 use crate::telemetry::Metrics;
 
@@ -37,8 +37,8 @@ pub struct Api {
     pub ledger: Ledger,
     /// The snapshot in use.
     pub active: Arc<ArcSwap<ActiveSnapshot>>,
-    /// What wraps new keys.
-    pub key_encryption: Arc<KeyEncryptionKey>,
+    /// Where new keys are made.
+    pub key_store: Arc<KeyStore>,
     /// Who may do anything at all.
     pub admin: AdminToken,
     /// What is called after a change, so that it holds here when its answer arrives.

@@ -19,6 +19,9 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Overrides, ServeOverrides, Written};
 
+/// Who the audit log names for what is done on the server's own host.
+const ACTOR: &str = "command line";
+
 /// A self-hosted EST (RFC 7030) certificate rotation server for device fleets
 #[derive(Parser)]
 #[command(version, max_term_width = 100)]

@@ -7,7 +7,7 @@ use super::{
     pending_requests, request_keys,
 };
 use crate::clock::UnixTime;
-use crate::keys::KeyEncryptionKey;
+use crate::keys::KeyStore;
 use crate::ledger::{ChangeError, Ledger, LedgerError, NewFactory};
 use crate::model::{Factory, FactoryName};
 use crate::pki::{CertificationRequest, Malformed};
@@ -45,7 +45,7 @@ pub enum InitError {
 /// When the Factory exists, or the ledger or the random source fails.
 pub async fn init(
     ledger: &Ledger,
-    key_encryption: &KeyEncryptionKey,
+    key_store: &KeyStore,
     new: NewFactory,
     root: &Authority,
     random: &SystemRandom,
@@ -55,7 +55,7 @@ pub async fn init(
     let name = new.name.clone();
     ledger.add_factory(new, actor).await?;
     let factory = find(ledger, &name).await?;
-    request_keys(ledger, key_encryption, &factory, &RequestedKey::ALL, random, actor).await?;
+    request_keys(ledger, key_store, &factory, &RequestedKey::ALL, random, actor).await?;
 
     let pending = pending_requests(ledger, &factory).await?;
     let mut certificates = vec![root.certificate().clone()];

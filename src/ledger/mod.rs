@@ -12,6 +12,7 @@ mod devices;
 mod factories;
 mod facts;
 mod held_requests;
+mod private_keys;
 mod transaction;
 mod work;
 mod writer;
@@ -23,9 +24,9 @@ pub use audit::{AuditRow, ChainFault};
 pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
 pub use factories::{
     ChangeError, ChangeRefused, InstalledCertificate, InstalledServerCertificate, NewFactory,
-    StoredKey,
 };
 pub use held_requests::{Decision, HeldRequest};
+pub use private_keys::{KeyPlace, StoredKey};
 pub use work::{Asker, Contact, Held, Recorded};
 pub use writer::WriterMetrics;
 
