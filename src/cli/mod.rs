@@ -7,6 +7,7 @@ mod demo;
 mod device;
 mod device_ca;
 mod factory;
+mod keys;
 mod output;
 mod request;
 mod serve;
@@ -72,6 +73,9 @@ enum Command {
     /// Requests that wait for an operator's approval
     #[command(subcommand)]
     Request(request::Request),
+    /// The ledger's private keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -102,6 +106,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeviceCa(command) => command.run(&global).await,
         Command::Device(command) => command.run(&global).await,
         Command::Request(command) => command.run(&global).await,
+        Command::Keys(command) => command.run(&global).await,
         Command::Audit(command) => return command.run(&global).await,
         Command::Client(command) => command.run(&global).await,
     };

@@ -75,9 +75,7 @@ impl KeyEncryptionKey {
         let known = ledger.key_check().await?;
         let key = match (source, known) {
             (SecretSource::File(path), None) => Self::open_or_create(path)?,
-            (SecretSource::File(path), Some(_)) if !path.exists() => {
-                return Err(KeyEncryptionError::Missing(path.clone()));
-            }
+            (SecretSource::File(path), Some(check)) => return Self::in_file(path, check),
             _ => Self::read(source)?,
         };
         if ledger.claim_key_check(key.check).await? == key.check {
@@ -85,6 +83,28 @@ impl KeyEncryptionKey {
         } else {
             Err(KeyEncryptionError::Other(source.to_string()))
         }
+    }
+
+    /// Reads the key that fits. One that waits beside the file is moved there: whoever replaced the
+    /// key did not come to that.
+    fn in_file(path: &Path, check: Fingerprint) -> Result<Self, KeyEncryptionError> {
+        let there = path.exists().then(|| Self::read_file(path)).transpose()?;
+        let why = match there {
+            Some(key) if key.check == check => return Ok(key),
+            Some(_) => KeyEncryptionError::Other(path.display().to_string()),
+            None => KeyEncryptionError::Missing(path.to_owned()),
+        };
+        let beside = successor(path);
+        if !beside.exists() {
+            return Err(why);
+        }
+        let key = Self::read_file(&beside)?;
+        if key.check != check {
+            return Err(why);
+        }
+        replace(&beside, path)
+            .map_err(|source| KeyEncryptionError::Io { path: path.to_owned(), source })?;
+        Ok(key)
     }
 
     /// Reads the key from `path`; makes the file (mode 0600) if it is not there.
@@ -169,6 +189,17 @@ fn create(path: &Path) -> Result<(), KeyEncryptionError> {
         linked.and_then(|()| sync_folder(path))
     };
     write().map_err(|source| KeyEncryptionError::Io { path: path.to_owned(), source })
+}
+
+/// Where the key waits that shall take the place of the one in `path`.
+pub(super) fn successor(path: &Path) -> PathBuf {
+    with_suffix(path, ".new")
+}
+
+/// Moves a key to where another is, durably.
+pub(super) fn replace(new: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(new, path)?;
+    sync_folder(path)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -3,6 +3,7 @@
 
 mod key_encryption;
 mod keyring;
+mod rewrap;
 mod sign;
 mod signer;
 mod signing_key;
@@ -11,6 +12,7 @@ mod token;
 
 pub use key_encryption::{KeyEncryptionError, KeyEncryptionKey};
 pub use keyring::{ActiveSnapshot, LoadError, ServerIdentity};
+pub use rewrap::{RewrapError, Rewrapped, rewrap};
 pub use sign::{SignError, Signed, sign};
 pub use signer::{HeldKey, Signer};
 pub use signing_key::{KeyError, SigningKey};

@@ -26,7 +26,7 @@ pub use factories::{
     ChangeError, ChangeRefused, InstalledCertificate, InstalledServerCertificate, NewFactory,
 };
 pub use held_requests::{Decision, HeldRequest};
-pub use private_keys::{KeyPlace, StoredKey};
+pub use private_keys::{KeyPlace, RewrapFailure, StoredKey};
 pub use work::{Asker, Contact, Held, Recorded};
 pub use writer::WriterMetrics;
 

@@ -6,6 +6,8 @@ use super::factories::change;
 use super::transaction::WriteTransaction;
 use super::{ChangeError, ChangeRefused, Ledger, LedgerError};
 use crate::clock::UnixTime;
+use crate::keys::KeyError;
+use crate::model::audit::{Entry, Outcome};
 use crate::model::{FactoryId, ServerPurpose};
 use crate::pki::{Certificate, Fingerprint};
 
@@ -35,6 +37,22 @@ pub enum KeyPlace {
     },
     /// In the PKCS#11 token, under the SHA-256 of its public key.
     Token,
+}
+
+/// Why private keys were not wrapped anew: none was.
+#[derive(Debug, thiserror::Error)]
+pub enum RewrapFailure {
+    /// One could not be.
+    #[error("the key {public_key}: {source}")]
+    Key {
+        /// Which key.
+        public_key: Fingerprint,
+        /// Why not.
+        source: KeyError,
+    },
+    /// The ledger's present state forbids it, or the ledger failed.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
 }
 
 impl KeyPlace {
@@ -92,6 +110,44 @@ impl Ledger {
             transaction.note(change(key.factory, actor, "make-key", subject, detail));
         }
         Ok(transaction.commit().await?)
+    }
+
+    /// Wraps every private key anew by `rewrap`, which takes the wrapped key and the SHA-256 of its
+    /// public key, and makes `new` the check value in the place of `old`. Gives their number.
+    ///
+    /// # Errors
+    /// When a key cannot be wrapped anew, the ledger has another key-encryption key than `old`, or it
+    /// fails. Then everything stays as it was.
+    pub async fn rewrap_keys(
+        &self,
+        old: Fingerprint,
+        new: Fingerprint,
+        actor: &str,
+        rewrap: impl Fn(&[u8], Fingerprint) -> Result<Vec<u8>, KeyError>,
+    ) -> Result<usize, RewrapFailure> {
+        let failed = |why: sqlx::Error| RewrapFailure::Change(why.into());
+        let mut transaction =
+            WriteTransaction::begin(&self.database).await.map_err(ChangeError::from)?;
+        must_have_check(&mut transaction, old).await?;
+        let select =
+            Statement::new("SELECT public_key_sha256, wrapped FROM private_key WHERE store = $1");
+        let rows = transaction.rows(select.bind(LEDGER)).await.map_err(failed)?;
+        for row in &rows {
+            let public_key = row.bytes("public_key_sha256").map_err(failed)?;
+            let public_key = read_digest(&public_key).map_err(ChangeError::from)?;
+            let wrapped = rewrap(&row.bytes("wrapped").map_err(failed)?, public_key)
+                .map_err(|source| RewrapFailure::Key { public_key, source })?;
+            let update =
+                Statement::new("UPDATE private_key SET wrapped = $1 WHERE public_key_sha256 = $2")
+                    .bind(wrapped.as_slice())
+                    .bind(public_key.as_bytes());
+            transaction.execute(update).await.map_err(failed)?;
+        }
+        let update = Statement::new("UPDATE ledger_head SET key_check = $1").bind(new.as_bytes());
+        transaction.execute(update).await.map_err(failed)?;
+        transaction.note(rewrapped(actor, rows.len()));
+        transaction.commit().await.map_err(ChangeError::from)?;
+        Ok(rows.len())
     }
 
     /// What tells whether a key-encryption key is this ledger's; `None` before the first.
@@ -197,4 +253,17 @@ fn purpose_word(purpose: Option<ServerPurpose>) -> &'static str {
 
 fn read_digest(bytes: &[u8]) -> Result<Fingerprint, LedgerError> {
     Fingerprint::from_bytes(bytes).ok_or_else(|| LedgerError::corrupt("a short digest of a key"))
+}
+
+fn rewrapped(actor: &str, count: usize) -> Entry {
+    Entry {
+        at: UnixTime::now(),
+        factory: None,
+        actor: actor.to_owned(),
+        action: "rewrap-keys".to_owned(),
+        subject: "key-encryption key".to_owned(),
+        outcome: Outcome::Done,
+        code: String::new(),
+        detail: format!("{count} private keys"),
+    }
 }
