@@ -25,4 +25,4 @@ mod operator;
 mod process;
 mod running;
 mod set_up;
-mod token;
+mod pkcs11;
