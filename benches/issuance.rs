@@ -30,6 +30,7 @@ use estd::model::{
 };
 use estd::pki::{CertificationRequest, certs_only, from_est_text, to_est_text};
 use estd::policy::{self, Judged};
+use tokio::runtime::{Builder, Runtime};
 
 use device::Device;
 
@@ -66,6 +67,7 @@ struct Issuance {
     profile: EnrolmentProfile,
     now: UnixTime,
     random: SystemRandom,
+    runtime: Runtime,
 }
 
 impl Issuance {
@@ -109,6 +111,7 @@ impl Issuance {
             profile: EnrolmentProfile::default(),
             now,
             random,
+            runtime: Builder::new_current_thread().build().unwrap(),
         }
     }
 
@@ -122,7 +125,8 @@ impl Issuance {
         let Judged::Granted(grant) = judged else {
             panic!("nobody asked for approval");
         };
-        black_box(keys::sign(grant, self.ca.key(), &self.random).unwrap());
+        let signing = keys::sign(grant, self.ca.key().into(), &self.random);
+        black_box(self.runtime.block_on(signing).unwrap());
         // A signed certificate comes out only by way of the ledger (I1): the answer is made of the
         // device's present one, which is as long.
         let present = self.peer.certificate.as_ref().unwrap();

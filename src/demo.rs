@@ -20,7 +20,7 @@ use crate::client::{ClientError, EstClient, Identity};
 use crate::clock::UnixTime;
 use crate::config::{Config, Written};
 use crate::factory::{self, Authority, Installing};
-use crate::keys::{KeyEncryptionKey, SigningKey};
+use crate::keys::{KeyStore, SigningKey};
 use crate::ledger::NewFactory;
 use crate::model::{CredentialState, DeviceName, FactoryId, FactoryName, HostName};
 use crate::pki::{Certificate, Fingerprint, UnsignedRequest};
@@ -85,10 +85,10 @@ impl Demo {
         };
 
         let ledger = open_ledger(&config).await?;
-        let key_encryption = KeyEncryptionKey::of_ledger(&ledger, &config.key_file()).await?;
+        let key_store = KeyStore::open(&ledger, &config).await?;
         let now = UnixTime::now();
         let root = Authority::root(&name, now, &random)?;
-        factory::init(&ledger, &key_encryption, new, &root, &random, ACTOR).await?;
+        factory::init(&ledger, &key_store, new, &root, &random, ACTOR).await?;
         let factory_line = root.device_ca(&name, "factory line 1", now, &random)?;
         let trust = ledger.factories().await?.pop().context("no Factory")?;
         let line = [factory_line.certificate().clone()];

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::enrol::Enrolments;
 use crate::est;
 use crate::factory::RevocationLists;
-use crate::keys::{ActiveSnapshot, KeyEncryptionKey};
+use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
 use crate::listener::{EstListener, PlainListener, TrustHandle};
 use crate::telemetry::Metrics;
@@ -43,7 +43,7 @@ pub struct Server {
 struct Follower {
     config: Config,
     ledger: Ledger,
-    key_encryption: Arc<KeyEncryptionKey>,
+    key_store: Arc<KeyStore>,
     active: Arc<ArcSwap<ActiveSnapshot>>,
     trust: TrustHandle,
     /// One at a time, so that an older snapshot never follows a newer one.
@@ -62,9 +62,9 @@ impl Server {
         let admin = AdminToken::open_or_create(&token_file)
             .with_context(|| format!("the admin token in {}", token_file.display()))?;
         let ledger = open_ledger(&config).await?;
-        let key_file = config.key_file();
-        let key_encryption = Arc::new(KeyEncryptionKey::of_ledger(&ledger, &key_file).await?);
-        let active = load(&config, &ledger, &key_encryption).await?;
+        let key_store = Arc::new(KeyStore::open(&ledger, &config).await?);
+        key_store.look_for_token().await;
+        let active = load(&config, &ledger, &key_store, None).await?;
         let active = Arc::new(ArcSwap::from_pointee(active));
         let metrics = Arc::new(Metrics::default());
 
@@ -83,7 +83,7 @@ impl Server {
         let follower = Arc::new(Follower {
             config,
             ledger: ledger.clone(),
-            key_encryption: Arc::clone(&key_encryption),
+            key_store: Arc::clone(&key_store),
             active: Arc::clone(&active),
             trust: est.trust(),
             reloading: Mutex::new(()),
@@ -101,7 +101,7 @@ impl Server {
             ledger: ledger.clone(),
             active,
             revocation_lists,
-            key_encryption,
+            key_store,
             admin,
             apply: apply(&follower),
             metrics,
@@ -134,6 +134,7 @@ impl Server {
     /// # Errors
     /// When the ledger fails, or a key does not open; what was in use stays.
     pub async fn reload(&self) -> anyhow::Result<()> {
+        self.follower.key_store.look_for_token().await;
         self.follower.reload().await
     }
 
@@ -187,7 +188,9 @@ impl Follower {
 
     async fn reload(&self) -> anyhow::Result<()> {
         let _alone = self.reloading.lock().await;
-        let active = load(&self.config, &self.ledger, &self.key_encryption).await?;
+        let previous = self.active.load_full();
+        let previous = Some(previous.as_ref());
+        let active = load(&self.config, &self.ledger, &self.key_store, previous).await?;
         info!(version = active.snapshot().version, "the Factories have changed");
         self.active.store(Arc::new(active));
         self.trust.reload();
@@ -203,11 +206,12 @@ impl Follower {
 async fn load(
     config: &Config,
     ledger: &Ledger,
-    key_encryption: &KeyEncryptionKey,
+    key_store: &KeyStore,
+    previous: Option<&ActiveSnapshot>,
 ) -> anyhow::Result<ActiveSnapshot> {
     let profiles = config.profiles.clone();
     let authorities = config.registration_authorities.clone();
-    Ok(ActiveSnapshot::load(ledger, key_encryption, profiles, authorities).await?)
+    Ok(ActiveSnapshot::load(ledger, key_store, previous, profiles, authorities).await?)
 }
 
 /// Makes the folder of keys, for its owner alone, unless it is there.

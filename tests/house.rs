@@ -41,6 +41,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["listener", "client"]),
     ("axum", &["est", "api"]),
     ("clap", &["cli", "config"]),
+    ("cryptoki", &["keys"]),
 ];
 
 struct Source {

@@ -12,8 +12,9 @@ use std::time::Duration;
 use aws_lc_rs::rand::{self, SystemRandom};
 use data_encoding::HEXLOWER;
 use estd::clock::UnixTime;
+use estd::config::{Config, Written};
 use estd::factory::{self, Authority, Installing};
-use estd::keys::KeyEncryptionKey;
+use estd::keys::KeyStore;
 use estd::ledger::{Ledger, NewFactory};
 use estd::model::{FactoryName, HostName};
 use estd::pki::Certificate;
@@ -90,7 +91,7 @@ impl Server {
                 Database::Sqlite => format!("sqlite:{}", data.join("ledger.sqlite").display()),
                 Database::Postgres(server) => create_database(server).await,
             };
-            let (root, line) = make_factory(&url, &data.join("key-encryption-key")).await;
+            let (root, line) = make_factory(&url, &data).await;
             (url, root, line)
         });
 
@@ -160,10 +161,12 @@ fn addresses(log: &Path, process: &mut Child) -> [SocketAddr; 2] {
     panic!("the server does not say that it is up");
 }
 
-async fn make_factory(url: &str, key_file: &Path) -> (Authority, Authority) {
+async fn make_factory(url: &str, data: &Path) -> (Authority, Authority) {
     let (random, now) = (SystemRandom::new(), UnixTime::now());
     let ledger = Ledger::open(url).await.unwrap();
-    let key = KeyEncryptionKey::of_ledger(&ledger, key_file).await.unwrap();
+    let mut config = Config::from_written(Written::default()).unwrap();
+    config.data_dir = data.to_owned();
+    let key = KeyStore::open(&ledger, &config).await.unwrap();
     let name = FactoryName::parse(FACTORY).unwrap();
     let new = NewFactory {
         name: name.clone(),

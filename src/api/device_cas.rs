@@ -111,7 +111,7 @@ pub(super) async fn request(
     let factory = api.fresh_factory(&principal, &query).await?.factory;
     let wanted = [RequestedKey::DeviceCa];
     let (random, actor) = (SystemRandom::new(), &principal.name);
-    request_keys(&api.ledger, &api.key_encryption, &factory, &wanted, &random, actor).await?;
+    request_keys(&api.ledger, &api.key_store, &factory, &wanted, &random, actor).await?;
     let pending = pending_requests(&api.ledger, &factory).await?;
     let request = pending.into_iter().find(|request| request.key == RequestedKey::DeviceCa);
     let request = request.ok_or_else(|| ApiError::not_found("the request is gone"))?;

@@ -102,7 +102,14 @@ impl From<ChangeError> for ApiError {
 
 impl From<RequestError> for ApiError {
     fn from(why: RequestError) -> Self {
-        Self::unavailable(&why)
+        match why {
+            RequestError::Change(why) => why.into(),
+            RequestError::Key(why) => {
+                error!(error = %why, "a key cannot be made");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, why)
+            }
+            RequestError::Ledger(_) | RequestError::Encoding(_) => Self::unavailable(&why),
+        }
     }
 }
 

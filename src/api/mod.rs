@@ -27,7 +27,7 @@ use axum::routing::{delete, get, post};
 pub use auth::AdminToken;
 
 use crate::factory::RevocationLists;
-use crate::keys::{ActiveSnapshot, KeyEncryptionKey};
+use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
 use crate::telemetry::Metrics;
 
@@ -45,8 +45,8 @@ pub struct Api {
     pub active: Arc<ArcSwap<ActiveSnapshot>>,
     /// What makes CRLs.
     pub revocation_lists: Arc<RevocationLists>,
-    /// What wraps new keys.
-    pub key_encryption: Arc<KeyEncryptionKey>,
+    /// Where new keys are made.
+    pub key_store: Arc<KeyStore>,
     /// Who may do everything, also when the ledger has no token yet.
     pub admin: AdminToken,
     /// What is called after a change, so that it holds here when its answer arrives.

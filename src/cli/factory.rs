@@ -8,20 +8,17 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::api_client::ApiClient;
-use super::{Global, output, read_file};
+use super::{ACTOR, Global, output, read_file};
 use crate::clock::UnixTime;
 use crate::config::ServeOverrides;
 use crate::factory::{
     self, Authority, InitError, Installed, Installing, RequestedKey, pending_requests, request_keys,
 };
-use crate::keys::KeyEncryptionKey;
+use crate::keys::KeyStore;
 use crate::ledger::{ChangeError, Ledger, NewFactory};
 use crate::model::{self, FactoryName, HostName, ServerPurpose};
 use crate::pki::{self, Certificate};
 use crate::serve::{make_data_dir, open_ledger};
-
-/// Who the audit log names for what is done on the server's own host.
-const ACTOR: &str = "command line";
 
 #[derive(Subcommand)]
 pub(super) enum Factory {
@@ -114,7 +111,7 @@ impl From<Requested> for RequestedKey {
 /// What the set-up commands work on.
 struct SetUp {
     ledger: Ledger,
-    key_encryption: KeyEncryptionKey,
+    key_store: KeyStore,
 }
 
 impl Factory {
@@ -210,8 +207,8 @@ impl SetUp {
         let config = global.config(&ServeOverrides::default())?;
         make_data_dir(&config.data_dir)?;
         let ledger = open_ledger(&config).await?;
-        let key_encryption = KeyEncryptionKey::of_ledger(&ledger, &config.key_file()).await?;
-        Ok(Self { ledger, key_encryption })
+        let key_store = KeyStore::open(&ledger, &config).await?;
+        Ok(Self { ledger, key_store })
     }
 
     async fn request(
@@ -238,7 +235,7 @@ impl SetUp {
             only => only.iter().copied().map(Into::into).collect(),
         };
         let random = SystemRandom::new();
-        request_keys(&self.ledger, &self.key_encryption, &factory, &wanted, &random, ACTOR).await?;
+        request_keys(&self.ledger, &self.key_store, &factory, &wanted, &random, ACTOR).await?;
         let pending = pending_requests(&self.ledger, &factory).await?;
         Ok(pending.into_iter().filter(|request| wanted.contains(&request.key)).collect())
     }
@@ -281,13 +278,13 @@ async fn init(global: &Global, new: &New, root_key: &Path, root: &Path) -> anyho
     let authority = Authority::root(&parsed.name, UnixTime::now(), &random)?;
     // On disk before anything depends on it: the key is nowhere else.
     output::write_secret(root_key, &authority.key().to_pem()?)?;
-    let SetUp { ledger, key_encryption } = set_up;
+    let SetUp { ledger, key_store } = set_up;
     let pem = pki::to_pem("CERTIFICATE", authority.certificate().der())?;
     if let Err(why) = output::write_new(root, &pem) {
         std::fs::remove_file(root_key)?;
         return Err(why);
     }
-    let made = factory::init(&ledger, &key_encryption, parsed, &authority, &random, ACTOR).await;
+    let made = factory::init(&ledger, &key_store, parsed, &authority, &random, ACTOR).await;
     ledger.close().await;
     if let Err(InitError::Change(ChangeError::Refused(_))) = &made {
         // Nothing was made with this root. After any other failure something may have been.

@@ -8,6 +8,7 @@ mod demo;
 mod device;
 mod device_ca;
 mod factory;
+mod keys;
 mod output;
 mod request;
 mod serve;
@@ -20,6 +21,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 use crate::config::{Config, Overrides, ServeOverrides, Written};
+
+/// Who the audit log names for what is done on the server's own host.
+const ACTOR: &str = "command line";
 
 /// A self-hosted EST (RFC 7030) certificate rotation server for device fleets
 #[derive(Parser)]
@@ -77,6 +81,9 @@ enum Command {
     /// Who may use the API
     #[command(subcommand)]
     Token(token::Token),
+    /// The ledger's private keys
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// The audit log
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -109,6 +116,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Device(command) => command.run(&global).await,
         Command::Request(command) => command.run(&global).await,
         Command::Token(command) => command.run(&global).await,
+        Command::Keys(command) => command.run(&global).await,
         Command::Audit(command) => return command.run(&global).await,
         Command::Client(command) => command.run(&global).await,
     };

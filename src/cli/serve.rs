@@ -5,7 +5,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::error;
 
 use super::{Global, output};
-use crate::config::ServeOverrides;
+use crate::config::{Config, ServeOverrides};
+use crate::keys::Token;
 use crate::model::Label;
 use crate::serve::Server;
 use crate::telemetry;
@@ -23,6 +24,7 @@ impl Serve {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let config = global.config(&self.overrides)?;
         if self.check {
+            check_token(&config).await?;
             let labels: Vec<&str> = config.profiles.labelled.keys().map(Label::as_str).collect();
             if global.json {
                 return output::json(&json!({
@@ -30,13 +32,18 @@ impl Serve {
                     "est.listen": config.est_listen,
                     "api.listen": config.api_listen,
                     "est.labels": labels,
+                    "keys.pkcs11.token": config.pkcs11.map(|pkcs11| pkcs11.token),
                 }));
             }
             output::line("The configuration can be used.")?;
             output::line(&format!("data_dir    {}", config.data_dir.display()))?;
             output::line(&format!("est.listen  {}", config.est_listen))?;
             output::line(&format!("api.listen  {}", config.api_listen))?;
-            return output::line(&format!("est.labels  {}", labels.join(", ")));
+            output::line(&format!("est.labels  {}", labels.join(", ")))?;
+            if let Some(pkcs11) = &config.pkcs11 {
+                output::line(&format!("keys.pkcs11 {:?}: logged in", pkcs11.token))?;
+            }
+            return Ok(());
         }
         telemetry::start_logging(config.log_format, &config.log_filter)?;
         // Before the start, so that a signal that comes early is not lost.
@@ -56,4 +63,11 @@ impl Serve {
         server.stop().await;
         Ok(())
     }
+}
+
+/// Logs in to the token, if there is one.
+async fn check_token(config: &Config) -> anyhow::Result<()> {
+    let Some(pkcs11) = &config.pkcs11 else { return Ok(()) };
+    let checked = Token::new(pkcs11.clone()).check().await;
+    checked.map_err(|why| anyhow::anyhow!("the configuration cannot be used:\n  {why}"))
 }

@@ -1,11 +1,13 @@
 //! Configuration: as written (file, environment, flags), then as meant, with every default here.
 
+mod secret;
 mod written;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use secret::{Secret, SecretError, SecretSource};
 pub use written::{Overrides, ServeOverrides, Written};
 
 use crate::model::{AnswerStyle, EnrolmentProfile, Label, Profiles};
@@ -19,6 +21,10 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The ledger's URL.
     pub ledger: String,
+    /// Where the key-encryption key is, unless in the data folder.
+    pub key_encryption_key: Option<SecretSource>,
+    /// The token that keys of online Device CAs are made in; otherwise they are in the ledger.
+    pub pkcs11: Option<Pkcs11>,
     /// Where EST listens.
     pub est_listen: SocketAddr,
     /// Where the API listens.
@@ -31,6 +37,17 @@ pub struct Config {
     pub log_format: LogFormat,
     /// What is logged.
     pub log_filter: String,
+}
+
+/// A PKCS#11 token.
+#[derive(Clone, Debug)]
+pub struct Pkcs11 {
+    /// The module: a shared library.
+    pub module: PathBuf,
+    /// The token's label.
+    pub token: String,
+    /// Where its user's PIN is read, at each login anew.
+    pub pin: SecretSource,
 }
 
 /// A key whose value cannot be used.
@@ -70,6 +87,10 @@ impl Config {
             let reason = "must begin with sqlite: or postgres:";
             errors.push(ConfigError::new("ledger.url", reason));
         }
+        let pkcs11 = written
+            .keys
+            .pkcs11
+            .and_then(|keys| pkcs11(keys, written.secrets.pkcs11_pin, &mut errors));
         let est_listen = address("est.listen", written.est.listen, EST_LISTEN, &mut errors);
         let api_listen = address("api.listen", written.api.listen, API_LISTEN, &mut errors);
         let profiles = profiles(written.est.profile, written.est.labels, &mut errors);
@@ -85,6 +106,8 @@ impl Config {
             (Some(est_listen), Some(api_listen)) if errors.is_empty() => Ok(Self {
                 data_dir,
                 ledger,
+                key_encryption_key: written.secrets.key_encryption_key,
+                pkcs11,
                 est_listen,
                 api_listen,
                 profiles,
@@ -96,7 +119,13 @@ impl Config {
         }
     }
 
-    /// The file of the key-encryption key.
+    /// Where the key-encryption key is.
+    pub fn key_encryption(&self) -> SecretSource {
+        self.key_encryption_key.clone().unwrap_or_else(|| SecretSource::File(self.key_file()))
+    }
+
+    /// The file of the key-encryption key, where it comes neither from the environment nor from a
+    /// systemd credential.
     pub fn key_file(&self) -> PathBuf {
         self.data_dir.join("key-encryption-key")
     }
@@ -109,6 +138,32 @@ impl Config {
 
 fn sqlite_url(data_dir: &Path) -> String {
     format!("sqlite:{}", data_dir.join("ledger.sqlite").display())
+}
+
+fn pkcs11(
+    written: written::Pkcs11,
+    pin: Option<SecretSource>,
+    errors: &mut Vec<ConfigError>,
+) -> Option<Pkcs11> {
+    let key = |name: &str| format!("keys.pkcs11.{name}");
+    if written.module.is_none() {
+        errors.push(ConfigError::new(key("module"), "must name the PKCS#11 module, a .so file"));
+    }
+    if written.token.is_none() {
+        errors.push(ConfigError::new(key("token"), "must be the token's label"));
+    }
+    // The environment goes over the file, as everywhere.
+    let pin = match (pin, written.pin_file) {
+        (Some(environment @ SecretSource::Environment(..)), _) => Some(environment),
+        (_, Some(file)) => Some(SecretSource::File(file)),
+        (other, None) => other,
+    };
+    if pin.is_none() {
+        let reason = "must name the file of the PIN, unless ESTD_PKCS11_PIN or the systemd \
+                      credential pkcs11-pin holds it";
+        errors.push(ConfigError::new(key("pin_file"), reason));
+    }
+    Some(Pkcs11 { module: written.module?, token: written.token?, pin: pin? })
 }
 
 fn address(
@@ -225,7 +280,8 @@ mod tests {
     fn every_wrong_key_is_named() {
         let errors = read(
             "[est]\nlisten = 'here'\nregistration_authorities = ['x']\n\
-             [est.labels.cacerts]\n[est.labels.x]\nvalidity_days = 0\nkeys = []\n[ledger]\nurl = 'mysql:x'",
+             [est.labels.cacerts]\n[est.labels.x]\nvalidity_days = 0\nkeys = []\n[ledger]\nurl = 'mysql:x'\n\
+             [keys.pkcs11]",
         )
         .unwrap_err();
         for key in [
@@ -235,6 +291,9 @@ mod tests {
             "est.labels.x.validity_days",
             "est.labels.x.keys",
             "ledger.url",
+            "keys.pkcs11.module",
+            "keys.pkcs11.token",
+            "keys.pkcs11.pin_file",
         ] {
             let named = errors.iter().any(|error| error.starts_with(&format!("{key}:")));
             assert!(named, "{key} is not in {errors:?}");

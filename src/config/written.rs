@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Deserialize;
 
+use super::SecretSource;
 use crate::model;
 use crate::telemetry::LogFormat;
 
@@ -15,15 +16,39 @@ use crate::telemetry::LogFormat;
 pub struct Written {
     pub(super) data_dir: Option<PathBuf>,
     pub(super) ledger: Ledger,
+    pub(super) keys: Keys,
     pub(super) est: Est,
     pub(super) api: Api,
     pub(super) log: Log,
+    #[serde(skip)]
+    pub(super) secrets: Secrets,
+}
+
+/// What never stands in the file.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    pub(super) key_encryption_key: Option<SecretSource>,
+    pub(super) pkcs11_pin: Option<SecretSource>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Ledger {
     pub(super) url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Keys {
+    pub(super) pkcs11: Option<Pkcs11>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Pkcs11 {
+    pub(super) module: Option<PathBuf>,
+    pub(super) token: Option<String>,
+    pub(super) pin_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -144,6 +169,16 @@ pub struct ServeOverrides {
     pub log_filter: Option<String>,
 }
 
+impl Secrets {
+    fn of_this_process() -> Self {
+        let of = SecretSource::of_this_process;
+        Self {
+            key_encryption_key: of("ESTD_KEY_ENCRYPTION_KEY", "key-encryption-key"),
+            pkcs11_pin: of("ESTD_PKCS11_PIN", "pkcs11-pin"),
+        }
+    }
+}
+
 const DEFAULT_FILE: &str = "estd.toml";
 
 impl Written {
@@ -169,6 +204,7 @@ impl Written {
         if overrides.data_dir.is_some() {
             written.data_dir.clone_from(&overrides.data_dir);
         }
+        written.secrets = Secrets::of_this_process();
         Ok(written)
     }
 

@@ -95,11 +95,11 @@ impl Enrolments {
             }
             Err(refusal) => return Err(self.refuse(requester.peer, operation, refusal).await),
         };
-        let Some(key) = active.signing_key(&grant.issuing_ca) else {
+        let Some(key) = active.signer(&grant.issuing_ca) else {
             let refusal = Refusal::SignerUnavailable;
             return Err(self.refuse(requester.peer, operation, refusal).await);
         };
-        let signed = match keys::sign(grant, key, &self.random) {
+        let signed = match keys::sign(grant, key, &self.random).await {
             Ok(signed) => signed,
             Err(why) => {
                 error!(error = %why, "a granted certificate could not be signed");

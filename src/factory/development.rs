@@ -7,7 +7,7 @@ use super::{
     pending_requests, request_keys,
 };
 use crate::clock::UnixTime;
-use crate::keys::KeyEncryptionKey;
+use crate::keys::KeyStore;
 use crate::ledger::{ChangeError, ChangeRefused, Ledger, LedgerError, NewFactory};
 use crate::model::{Factory, FactoryName};
 use crate::pki::{CertificationRequest, Malformed};
@@ -46,7 +46,7 @@ pub enum InitError {
 /// When the Factory has its root already, or the ledger or the random source fails.
 pub async fn init(
     ledger: &Ledger,
-    key_encryption: &KeyEncryptionKey,
+    key_store: &KeyStore,
     new: NewFactory,
     root: &Authority,
     random: &SystemRandom,
@@ -54,7 +54,7 @@ pub async fn init(
 ) -> Result<(), InitError> {
     let now = UnixTime::now();
     let factory = find_or_add(ledger, new, actor).await?;
-    request_keys(ledger, key_encryption, &factory, &RequestedKey::ALL, random, actor).await?;
+    request_keys(ledger, key_store, &factory, &RequestedKey::ALL, random, actor).await?;
 
     let pending = pending_requests(ledger, &factory).await?;
     let mut certificates = vec![root.certificate().clone()];

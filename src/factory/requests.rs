@@ -3,8 +3,8 @@
 use aws_lc_rs::rand::SystemRandom;
 
 use super::authority::{device_ca_extensions, server_extensions, subject};
-use crate::keys::{KeyEncryptionKey, KeyError, SigningKey};
-use crate::ledger::{Ledger, LedgerError, StoredKey};
+use crate::keys::{KeyError, KeyStore};
+use crate::ledger::{ChangeError, Ledger, LedgerError, StoredKey};
 use crate::model::{Factory, ServerPurpose};
 use crate::pki::{self, Malformed, UnsignedRequest};
 
@@ -34,6 +34,9 @@ pub enum RequestError {
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The keys could not be stored.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
     /// The key failed.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -66,10 +69,11 @@ impl RequestedKey {
 /// Makes a key and a request for each of `wanted` that has none waiting.
 ///
 /// # Errors
-/// When the ledger or the random source fails.
+/// When the ledger, the token or the random source fails, or the ledger's keys have been wrapped anew
+/// under another key-encryption key.
 pub async fn request_keys(
     ledger: &Ledger,
-    key_encryption: &KeyEncryptionKey,
+    key_store: &KeyStore,
     factory: &Factory,
     wanted: &[RequestedKey],
     random: &SystemRandom,
@@ -77,9 +81,11 @@ pub async fn request_keys(
 ) -> Result<(), RequestError> {
     let waiting = pending_requests(ledger, factory).await?;
     let missing = wanted.iter().filter(|key| waiting.iter().all(|request| request.key != **key));
-    let made: Result<Vec<_>, _> =
-        missing.map(|key| make(*key, factory, key_encryption, random)).collect();
-    Ok(ledger.add_keys(&made?, actor).await?)
+    let mut made = Vec::new();
+    for key in missing {
+        made.push(make(*key, factory, key_store, random).await?);
+    }
+    Ok(ledger.add_keys(&made, key_store.key_check(), actor).await?)
 }
 
 /// The requests of a Factory that wait for the root's signature.
@@ -102,34 +108,36 @@ pub async fn pending_requests(
         .collect()
 }
 
-fn make(
+async fn make(
     wanted: RequestedKey,
     factory: &Factory,
-    key_encryption: &KeyEncryptionKey,
+    key_store: &KeyStore,
     random: &SystemRandom,
 ) -> Result<StoredKey, RequestError> {
-    let key = SigningKey::generate(random)?;
-    let (name, extensions) = match wanted {
+    let (key, name, extensions) = match wanted {
         RequestedKey::Server(purpose) => {
             let host = factory.host(purpose);
-            (subject(host.as_str(), &factory.name)?, server_extensions(host)?.to_vec())
+            let name = subject(host.as_str(), &factory.name)?;
+            (key_store.generate(random)?, name, server_extensions(host)?.to_vec())
         }
         RequestedKey::DeviceCa => {
             let name = format!("{} online Device CA", factory.name);
-            (subject(&name, &factory.name)?, device_ca_extensions()?.to_vec())
+            let key = key_store.generate_for_device_ca(&name, random).await?;
+            (key, subject(&name, &factory.name)?, device_ca_extensions()?.to_vec())
         }
     };
+    let signer = key.signer();
     let request = UnsignedRequest {
         subject: &name,
-        public_key: key.public_key(),
+        public_key: signer.public_key(),
         extensions: &extensions,
         challenge_password: None,
     };
     Ok(StoredKey {
         factory: factory.id,
         purpose: wanted.purpose(),
-        public_key: key.public_key().fingerprint(),
-        wrapped: key.wrap(key_encryption)?,
-        request: key.sign(request.to_be_signed(key.algorithm())?, random)?,
+        public_key: signer.public_key().fingerprint(),
+        place: key_store.place(&key)?,
+        request: signer.sign(request.to_be_signed(signer.algorithm())?, random).await?,
     })
 }

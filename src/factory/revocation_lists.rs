@@ -148,7 +148,7 @@ impl RevocationLists {
         now: UnixTime,
     ) -> Result<Vec<u8>, RevocationListError> {
         let active = self.active.load_full();
-        let key = active.signing_key(ca).ok_or(RevocationListError::NotOnline)?;
+        let key = active.signer(ca).ok_or(RevocationListError::NotOnline)?;
         let (certificate, algorithm) = (ca.certificate.clone(), key.algorithm());
         // A large fleet's takes a while.
         let encoded = spawn_blocking(move || {
@@ -164,7 +164,7 @@ impl RevocationLists {
             template.to_be_signed(algorithm)
         });
         let to_be_signed = encoded.await.map_err(|_panicked| RevocationListError::Outrun)??;
-        Ok(key.sign(to_be_signed, &self.random)?)
+        Ok(key.sign(to_be_signed, &self.random).await?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The key-encryption key: AES-256-GCM around every private key in the ledger.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use aws_lc_rs::{hmac, rand};
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
+use crate::config::{SecretError, SecretSource};
 use crate::ledger::{Ledger, LedgerError};
 use crate::pki::Fingerprint;
 
@@ -25,10 +26,10 @@ pub struct KeyEncryptionKey {
     check: Fingerprint,
 }
 
-/// Why the file of the key-encryption key cannot be used.
+/// Why there is no key-encryption key.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// It cannot be read or made.
+pub enum KeyEncryptionError {
+    /// Its file cannot be made or moved.
     #[error("the key-encryption key in {path}: {source}")]
     Io {
         /// The file.
@@ -36,6 +37,9 @@ pub enum KeyFileError {
         /// What went wrong.
         source: io::Error,
     },
+    /// It cannot be read.
+    #[error("the key-encryption key: {0}")]
+    Unreadable(#[from] SecretError),
     /// It is not there, and the ledger's private keys were encrypted under it.
     #[error(
         "the ledger's private keys are encrypted under a key-encryption key that is not in {0}: \
@@ -46,50 +50,85 @@ pub enum KeyFileError {
     #[error(
         "the key-encryption key in {0} is not the one that the ledger's keys are encrypted under"
     )]
-    Other(PathBuf),
+    Other(String),
     /// The ledger failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
-    /// It holds something else.
+    /// It is something else.
     #[error("{0} does not hold a key-encryption key: one line, the base64 of 32 bytes")]
-    Content(PathBuf),
+    Content(String),
     /// No randomness to make one.
     #[error("no randomness to make a key-encryption key")]
     Random,
 }
 
 impl KeyEncryptionKey {
-    /// Reads the key of this ledger from `path`. A key is made only for a ledger that has none.
+    /// Reads the key of this ledger. A key is made only for a ledger that has none, and only in a
+    /// file.
     ///
     /// # Errors
-    /// When the file cannot be read or made, holds something else, or is another ledger's.
-    pub async fn of_ledger(ledger: &Ledger, path: &Path) -> Result<Self, KeyFileError> {
-        if ledger.key_check().await?.is_some() && !path.exists() {
-            return Err(KeyFileError::Missing(path.to_owned()));
-        }
-        let key = Self::open_or_create(path)?;
+    /// When the key cannot be read or made, is something else, or is another ledger's.
+    pub async fn of_ledger(
+        ledger: &Ledger,
+        source: &SecretSource,
+    ) -> Result<Self, KeyEncryptionError> {
+        let known = ledger.key_check().await?;
+        let key = match (source, known) {
+            (SecretSource::File(path), None) => Self::open_or_create(path)?,
+            (SecretSource::File(path), Some(check)) => return Self::in_file(path, check),
+            _ => Self::read(source)?,
+        };
         if ledger.claim_key_check(key.check).await? == key.check {
             Ok(key)
         } else {
-            Err(KeyFileError::Other(path.to_owned()))
+            Err(KeyEncryptionError::Other(source.to_string()))
         }
+    }
+
+    /// Reads the key that fits. One that waits beside the file is moved there: whoever replaced the
+    /// key did not come to that.
+    fn in_file(path: &Path, check: Fingerprint) -> Result<Self, KeyEncryptionError> {
+        let there = path.exists().then(|| Self::read_file(path)).transpose()?;
+        let why = match there {
+            Some(key) if key.check == check => return Ok(key),
+            Some(_) => KeyEncryptionError::Other(path.display().to_string()),
+            None => KeyEncryptionError::Missing(path.to_owned()),
+        };
+        let beside = successor(path);
+        if !beside.exists() {
+            return Err(why);
+        }
+        let key = Self::read_file(&beside)?;
+        if key.check != check {
+            return Err(why);
+        }
+        replace(&beside, path)
+            .map_err(|source| KeyEncryptionError::Io { path: path.to_owned(), source })?;
+        Ok(key)
     }
 
     /// Reads the key from `path`; makes the file (mode 0600) if it is not there.
     ///
     /// # Errors
     /// When the file cannot be read or made, or holds something else.
-    fn open_or_create(path: &Path) -> Result<Self, KeyFileError> {
-        let io_error = |source| KeyFileError::Io { path: path.to_owned(), source };
+    pub(super) fn open_or_create(path: &Path) -> Result<Self, KeyEncryptionError> {
         match create(path) {
-            Err(KeyFileError::Io { source, .. })
+            Err(KeyEncryptionError::Io { source, .. })
                 if source.kind() == io::ErrorKind::AlreadyExists => {}
             other => other?,
         }
-        let text = Zeroizing::new(fs::read_to_string(path).map_err(io_error)?);
-        let content = || KeyFileError::Content(path.to_owned());
-        let key =
-            BASE64.decode(text.trim().as_bytes()).map(Zeroizing::new).map_err(|_| content())?;
+        Self::read_file(path)
+    }
+
+    fn read_file(path: &Path) -> Result<Self, KeyEncryptionError> {
+        Self::read(&SecretSource::File(path.to_owned()))
+    }
+
+    fn read(source: &SecretSource) -> Result<Self, KeyEncryptionError> {
+        let content = || KeyEncryptionError::Content(source.to_string());
+        let text = source.read()?;
+        let key = BASE64.decode(text.as_str().trim().as_bytes()).map(Zeroizing::new);
+        let key = key.map_err(|_| content())?;
         if key.len() != KEY_LENGTH {
             return Err(content());
         }
@@ -97,6 +136,11 @@ impl KeyEncryptionKey {
         let check = Fingerprint::from_bytes(check.as_ref()).ok_or_else(content)?;
         let key = RandomizedNonceKey::new(&AES_256_GCM, &key).map_err(|Unspecified| content())?;
         Ok(Self { key, check })
+    }
+
+    /// What tells the ledger which key it is, and nothing of the key.
+    pub(super) fn check(&self) -> Fingerprint {
+        self.check
     }
 
     /// Encrypts a private key and binds the result to its public key.
@@ -129,11 +173,11 @@ impl KeyEncryptionKey {
 
 /// Makes the file whole or not at all, so that a second program starting with this one never reads
 /// half a key: written beside, synced, then linked under its name, which fails if that is taken.
-fn create(path: &Path) -> Result<(), KeyFileError> {
+fn create(path: &Path) -> Result<(), KeyEncryptionError> {
     let mut key = Zeroizing::new([0; KEY_LENGTH]);
-    rand::fill(&mut *key).map_err(|Unspecified| KeyFileError::Random)?;
+    rand::fill(&mut *key).map_err(|Unspecified| KeyEncryptionError::Random)?;
     let text = Zeroizing::new(format!("{}\n", BASE64.encode(&*key)));
-    let beside = path.with_extension(format!("new-{}", std::process::id()));
+    let beside = with_suffix(path, &format!(".{}", std::process::id()));
     let write = || {
         if path.exists() {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -142,9 +186,32 @@ fn create(path: &Path) -> Result<(), KeyFileError> {
         let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
         let linked = written.and_then(|()| fs::hard_link(&beside, path));
         fs::remove_file(&beside)?;
-        linked
+        linked.and_then(|()| sync_folder(path))
     };
-    write().map_err(|source| KeyFileError::Io { path: path.to_owned(), source })
+    write().map_err(|source| KeyEncryptionError::Io { path: path.to_owned(), source })
+}
+
+/// Where the key waits that shall take the place of the one in `path`.
+pub(super) fn successor(path: &Path) -> PathBuf {
+    with_suffix(path, ".new")
+}
+
+/// Moves a key to where another is, durably.
+pub(super) fn replace(new: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(new, path)?;
+    sync_folder(path)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Makes what became of names in the folder of `path` durable.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tracing::warn;
+use tracing::{error, warn};
 
-use super::{KeyEncryptionKey, KeyError, SigningKey};
+use super::{HeldKey, KeyError, KeyStore, Signer, SigningKey};
 use crate::ledger::{Ledger, LedgerError};
 use crate::model::{DeviceCa, FactoryId, Profiles, ServerPurpose, Snapshot};
 use crate::pki::{Certificate, Fingerprint};
@@ -13,7 +13,7 @@ use crate::pki::{Certificate, Fingerprint};
 /// A snapshot and its keys, replaced as a whole.
 pub struct ActiveSnapshot {
     snapshot: Snapshot,
-    keys: HashMap<Fingerprint, Arc<SigningKey>>,
+    keys: HashMap<Fingerprint, HeldKey>,
     servers: HashMap<(FactoryId, ServerPurpose), ServerIdentity>,
 }
 
@@ -43,13 +43,16 @@ pub enum LoadError {
 }
 
 impl ActiveSnapshot {
-    /// Reads the Factories from the ledger and opens their keys.
+    /// Reads the Factories from the ledger and opens their keys, those that `previous` has not. Only
+    /// a server that starts must be able to open them all: one that runs must follow what else has
+    /// changed, the more so when a key was stored under a key-encryption key that it does not have.
     ///
     /// # Errors
-    /// When the ledger fails, or a key does not open.
+    /// When the ledger fails, or a key does not open at the start.
     pub async fn load(
         ledger: &Ledger,
-        key: &KeyEncryptionKey,
+        key_store: &KeyStore,
+        previous: Option<&Self>,
         profiles: Profiles,
         registration_authorities: HashSet<Fingerprint>,
     ) -> Result<Self, LoadError> {
@@ -64,17 +67,25 @@ impl ActiveSnapshot {
         let mut keys = HashMap::new();
         for stored in ledger.installed_keys().await? {
             let public_key = stored.public_key;
-            let opened = SigningKey::unwrap(&stored.wrapped, public_key, key)
-                .map_err(|source| LoadError::Key { public_key, source })?;
-            keys.insert(public_key, Arc::new(opened));
+            let known = previous.and_then(|previous| previous.keys.get(&public_key));
+            match known.map_or_else(|| key_store.hold(&stored), |known| Ok(known.clone())) {
+                Ok(key) => {
+                    keys.insert(public_key, key);
+                }
+                Err(why) if previous.is_some() => {
+                    error!(%public_key, error = %why, "a key does not open and is not used");
+                }
+                Err(source) => return Err(LoadError::Key { public_key, source }),
+            }
         }
         let mut servers = HashMap::new();
         for installed in ledger.server_certificates().await? {
             let public_key = installed.certificate.public_key().fingerprint();
-            let Some(key) = keys.get(&public_key).cloned() else {
+            let Some(HeldKey::Ledger(key)) = keys.get(&public_key) else {
                 warn!(%public_key, "a server certificate has no key and is not served");
                 continue;
             };
+            let key = Arc::clone(key);
             let identity = ServerIdentity { certificate: installed.certificate, key };
             servers.insert((installed.factory, installed.purpose), identity);
         }
@@ -87,8 +98,8 @@ impl ActiveSnapshot {
     }
 
     /// The key of an online Device CA.
-    pub fn signing_key(&self, device_ca: &DeviceCa) -> Option<&SigningKey> {
-        self.keys.get(&device_ca.certificate.public_key().fingerprint()).map(AsRef::as_ref)
+    pub fn signer(&self, device_ca: &DeviceCa) -> Option<Signer<'_>> {
+        self.keys.get(&device_ca.certificate.public_key().fingerprint()).map(HeldKey::signer)
     }
 
     /// A Factory's server certificate with its key.

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand::SecureRandom;
 
-use super::{KeyError, SigningKey};
+use super::{KeyError, Signer};
 use crate::pki::{Certificate, Malformed, Serial, Template};
 use crate::policy::Grant;
 
@@ -30,10 +30,10 @@ pub enum SignError {
 ///
 /// # Errors
 /// When the key or the random source fails.
-pub fn sign(
+pub async fn sign(
     grant: Grant,
-    key: &SigningKey,
-    random: &dyn SecureRandom,
+    key: Signer<'_>,
+    random: &(dyn SecureRandom + Sync),
 ) -> Result<Signed, SignError> {
     let serial = Serial::random(random).map_err(|_| SignError::Random)?;
     let template = Template {
@@ -44,7 +44,7 @@ pub fn sign(
         public_key: &grant.public_key,
         extensions: &grant.extensions,
     };
-    let der = key.sign(template.to_be_signed(key.algorithm())?, random)?;
+    let der = key.sign(template.to_be_signed(key.algorithm())?, random).await?;
     let certificate = Certificate::from_der(&der)?;
     Ok(Signed { grant, certificate })
 }

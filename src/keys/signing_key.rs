@@ -8,7 +8,7 @@ use aws_lc_rs::rand::SecureRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
 use zeroize::Zeroizing;
 
-use super::KeyEncryptionKey;
+use super::{KeyEncryptionKey, TokenError};
 use crate::pki::{self, Fingerprint, Malformed, PublicKey, SignatureAlgorithm, ToBeSigned};
 
 /// A private key. It prints as its public key's fingerprint.
@@ -27,6 +27,12 @@ pub enum KeyError {
     /// It does not open under this key-encryption key.
     #[error("the private key does not open: it was wrapped under another key-encryption key")]
     Wrapped,
+    /// It is in a token, and there is none.
+    #[error("the private key is in a PKCS#11 token, and the configuration has no keys.pkcs11")]
+    NoToken,
+    /// The token failed.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// The cryptography library failed.
     #[error("the cryptography library failed")]
     Failed,

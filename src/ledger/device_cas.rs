@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::database::{Row, Statement};
-use super::factories::{certificate, change, take_pending_key};
+use super::factories::{certificate, change};
+use super::private_keys::take_pending_key;
 use super::transaction::WriteTransaction;
 use super::{ChangeError, ChangeRefused, Ledger, LedgerError};
 use crate::clock::UnixTime;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use super::database::{Row, Statement, Value};
 use super::device_cas::{self, DeviceCaChange, device_ca};
+use super::private_keys::take_pending_key;
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
@@ -24,20 +25,6 @@ pub struct NewFactory {
     pub gateway_host: HostName,
     /// Whether its devices' subjects may carry another OU than its name.
     pub any_organizational_unit: bool,
-}
-
-/// A private key of a Factory, wrapped.
-pub struct StoredKey {
-    /// Whose it is.
-    pub factory: FactoryId,
-    /// The server certificate that it is for; `None`: a Device CA.
-    pub purpose: Option<ServerPurpose>,
-    /// SHA-256 of its public key.
-    pub public_key: Fingerprint,
-    /// The key, encrypted under the key-encryption key.
-    pub wrapped: Vec<u8>,
-    /// The PKCS#10 request for the root to sign.
-    pub request: Vec<u8>,
 }
 
 /// A change of a Factory's PKI.
@@ -135,6 +122,12 @@ pub enum ChangeRefused {
     /// A token's name stays its own, also when it is revoked.
     #[error("there is, or was, another token of this name")]
     TokenNameTaken,
+    /// The private keys were wrapped anew, and whoever asks still has the key-encryption key before.
+    #[error(
+        "the ledger's private keys have another key-encryption key since `estd keys rewrap`: restart \
+         this server, so that it takes the new one"
+    )]
+    KeyEncryptionKeyReplaced,
 }
 
 impl ChangeRefused {
@@ -152,6 +145,7 @@ impl ChangeRefused {
             Self::State { .. } => "device-ca-state",
             Self::StillNeeded { .. } => "device-ca-needed",
             Self::TokenNameTaken => "token-name-taken",
+            Self::KeyEncryptionKeyReplaced => "key-encryption-key-replaced",
         }
     }
 }
@@ -245,35 +239,6 @@ impl Ledger {
         done
     }
 
-    /// Stores keys that wait for their certificates.
-    ///
-    /// # Errors
-    /// When the ledger fails.
-    pub async fn add_keys(&self, keys: &[StoredKey], actor: &str) -> Result<(), LedgerError> {
-        let mut transaction = WriteTransaction::begin(&self.database).await?;
-        let now = UnixTime::now();
-        for key in keys {
-            let purpose = purpose_word(key.purpose);
-            let insert = Statement::new(
-                "INSERT INTO private_key (public_key_sha256, factory_id, purpose, wrapped, \
-                 request, installed, created_at) VALUES ",
-            )
-            .tuple([
-                key.public_key.as_bytes().into(),
-                key.factory.0.into(),
-                purpose.into(),
-                key.wrapped.as_slice().into(),
-                key.request.as_slice().into(),
-                0.into(),
-                now.0.into(),
-            ]);
-            transaction.execute(insert).await?;
-            let subject = key.public_key.to_string();
-            transaction.note(change(key.factory, actor, "make-key", subject, purpose.to_owned()));
-        }
-        transaction.commit().await
-    }
-
     /// Changes a Factory's PKI: all of it or nothing.
     ///
     /// # Errors
@@ -323,30 +288,6 @@ impl Ledger {
         let rows = rows.await?;
         let row = rows.first().ok_or_else(|| LedgerError::corrupt("no head row"))?;
         Ok(row.integer("snapshot_version")?)
-    }
-
-    /// What tells whether a key-encryption key is this ledger's; `None` before the first.
-    ///
-    /// # Errors
-    /// When the ledger fails.
-    pub async fn key_check(&self) -> Result<Option<Fingerprint>, LedgerError> {
-        let select = Statement::new("SELECT key_check FROM ledger_head");
-        let rows = self.database.rows(select).await?;
-        let stored = rows.first().map(|row| row.maybe_bytes("key_check")).transpose()?.flatten();
-        Ok(stored.and_then(|stored| Fingerprint::from_bytes(&stored)))
-    }
-
-    /// Makes a key-encryption key this ledger's, if it has none yet; gives the one that it has.
-    ///
-    /// # Errors
-    /// When the ledger fails.
-    pub async fn claim_key_check(&self, check: Fingerprint) -> Result<Fingerprint, LedgerError> {
-        let mut transaction = WriteTransaction::begin(&self.database).await?;
-        let update =
-            Statement::new("UPDATE ledger_head SET key_check = $1 WHERE key_check IS NULL");
-        transaction.execute(update.bind(check.as_bytes())).await?;
-        transaction.commit().await?;
-        self.key_check().await?.ok_or_else(|| LedgerError::corrupt("no key check"))
     }
 
     /// Every Factory with its Device CAs.
@@ -423,48 +364,6 @@ impl Ledger {
         let others = rows.iter().map(|row| Ok(Fingerprint::of(&row.bytes("certificate")?)));
         root.chain(others).collect()
     }
-
-    /// The private keys whose certificates are installed.
-    ///
-    /// # Errors
-    /// When the ledger fails.
-    pub async fn installed_keys(&self) -> Result<Vec<StoredKey>, LedgerError> {
-        self.keys(Statement::new(
-            "SELECT factory_id, purpose, public_key_sha256, wrapped, request FROM private_key \
-             WHERE installed = 1",
-        ))
-        .await
-    }
-
-    /// The private keys of a Factory that wait for their certificates, oldest first.
-    ///
-    /// # Errors
-    /// When the ledger fails.
-    pub async fn pending_keys(&self, factory: FactoryId) -> Result<Vec<StoredKey>, LedgerError> {
-        let select = Statement::new(
-            "SELECT factory_id, purpose, public_key_sha256, wrapped, request FROM private_key \
-             WHERE installed = 0 AND factory_id = $1 ORDER BY created_at, purpose",
-        );
-        self.keys(select.bind(factory.0)).await
-    }
-
-    async fn keys(&self, select: Statement) -> Result<Vec<StoredKey>, LedgerError> {
-        let rows = self.database.rows(select).await?;
-        rows.iter()
-            .map(|row| {
-                let purpose = row.text("purpose")?;
-                let public_key = row.bytes("public_key_sha256")?;
-                Ok(StoredKey {
-                    factory: FactoryId(row.integer("factory_id")?),
-                    purpose: ServerPurpose::from_word(&purpose),
-                    public_key: Fingerprint::from_bytes(&public_key)
-                        .ok_or_else(|| LedgerError::corrupt("a short digest of a key"))?,
-                    wrapped: row.bytes("wrapped")?,
-                    request: row.bytes("request")?,
-                })
-            })
-            .collect()
-    }
 }
 
 async fn set_root(
@@ -505,29 +404,7 @@ async fn add_server_certificate(
     Ok(())
 }
 
-pub(super) async fn take_pending_key(
-    transaction: &mut WriteTransaction,
-    factory: FactoryId,
-    purpose: Option<ServerPurpose>,
-    certificate: &Certificate,
-) -> Result<(), ChangeError> {
-    let update = Statement::new(
-        "UPDATE private_key SET installed = 1 WHERE public_key_sha256 = $1 AND factory_id = $2 \
-         AND purpose = $3 AND installed = 0",
-    )
-    .bind(certificate.public_key().fingerprint().as_bytes())
-    .bind(factory.0)
-    .bind(purpose_word(purpose));
-    match transaction.execute(update).await? {
-        0 => Err(ChangeRefused::NoPendingKey(certificate.subject().to_string()).into()),
-        _ => Ok(()),
-    }
-}
-
-fn purpose_word(purpose: Option<ServerPurpose>) -> &'static str {
-    purpose.map_or("device-ca", ServerPurpose::as_str)
-}
-
+/// The audit row of a change of a Factory.
 pub(super) fn change(
     factory: FactoryId,
     actor: &str,

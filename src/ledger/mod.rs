@@ -14,6 +14,7 @@ mod devices;
 mod factories;
 mod facts;
 mod held_requests;
+mod private_keys;
 mod revocation_lists;
 mod tokens;
 mod transaction;
@@ -27,9 +28,10 @@ pub use audit::{AuditRow, ChainFault};
 pub use device_cas::{Dependent, Dependents, DeviceCaChange};
 pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
 pub use factories::{
-    ChangeError, ChangeRefused, FactoryChange, InstalledServerCertificate, NewFactory, StoredKey,
+    ChangeError, ChangeRefused, FactoryChange, InstalledServerCertificate, NewFactory,
 };
 pub use held_requests::{Decision, HeldRequest};
+pub use private_keys::{KeyPlace, RewrapFailure, StoredKey};
 pub use revocation_lists::{RefusedCredential, SignedRevocationList};
 pub use tokens::{NewToken, TokenSummary};
 pub use work::{Asker, Bearer, Contact, Held, Recorded};

@@ -5,12 +5,13 @@ use std::fmt;
 use const_oid::db::rfc5912::{ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1};
 use const_oid::db::rfc8410::ID_ED_25519;
 use der::asn1::{BitStringRef, ObjectIdentifier, UintRef};
-use der::{AnyRef, Decode, Sequence};
+use der::{AnyRef, Decode, Encode, Sequence};
 
 use super::syntax::Raw;
 use super::{Fingerprint, Malformed};
 
 const WHAT: &str = "public key";
+const P256_POINT_LENGTH: usize = 65;
 
 /// A public key as its DER `SubjectPublicKeyInfo` (RFC 5280 §4.1.2.7).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,22 @@ impl PublicKey {
     pub fn from_der(der: &[u8]) -> Result<Self, Malformed> {
         let algorithm = classify(der).map_err(|why| Malformed::new(WHAT, why))?;
         Ok(Self { der: der.to_vec(), algorithm })
+    }
+
+    /// The P-256 key of an uncompressed point.
+    ///
+    /// # Errors
+    /// When it is no such point.
+    pub fn from_p256_point(point: &[u8]) -> Result<Self, Malformed> {
+        let malformed = |why: der::Error| Malformed::new(WHAT, why);
+        let curve = AnyRef::from(&SECP_256_R_1);
+        let key = BitStringRef::from_bytes(point).map_err(malformed)?;
+        let algorithm = Algorithm { id: ID_EC_PUBLIC_KEY, parameters: Some(curve) };
+        let made = Self::from_der(&KeyInfo { algorithm, key }.to_der().map_err(malformed)?)?;
+        match made.algorithm {
+            KeyAlgorithm::P256 if point.len() == P256_POINT_LENGTH => Ok(made),
+            other => Err(Malformed::new(WHAT, format!("no P-256 point but {other}"))),
+        }
     }
 
     /// The original bytes.
@@ -138,6 +155,25 @@ impl fmt::Display for KeyAlgorithm {
             Self::Rsa(bits) => write!(f, "RSA-{bits}"),
             Self::Ed25519 => f.write_str("Ed25519"),
             Self::Other(what) => f.write_str(what),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PublicKey;
+    use crate::keys::SigningKey;
+    use aws_lc_rs::rand::SystemRandom;
+
+    #[test]
+    fn a_p256_key_is_its_point_and_nothing_else() {
+        let key = SigningKey::generate(&SystemRandom::new()).unwrap();
+        let point = key.public_key().bits().unwrap();
+        assert_eq!(PublicKey::from_p256_point(point).unwrap(), *key.public_key());
+        let wrapped = [&[4, 65], point].concat();
+        let compressed = [&[2], &point[1..33]].concat();
+        for other in [&point[..64], &wrapped, &compressed, &[]] {
+            assert!(PublicKey::from_p256_point(other).is_err());
         }
     }
 }

@@ -27,7 +27,7 @@ pub use name::{Name, NameBuilder};
 pub use request::{CertificationRequest, UnsignedRequest};
 pub use revocation_list::{RevocationList, RevocationTemplate, RevokedSerial};
 pub use serial::Serial;
-pub use signature::{SignatureAlgorithm, SignatureFault};
+pub use signature::{SignatureAlgorithm, SignatureFault, ecdsa_signature};
 pub use signed_data::{certs_only, crls_only, read_certs_only};
 pub use text::{from_est_text, to_est_text, to_pem, to_wrapped_est_text};
 pub use x509_cert::ext::pkix::KeyUsages;

@@ -144,7 +144,7 @@ on_both_ledgers! {
         };
         refused("under a key-encryption key that is not in data/key-encryption-key");
         assert!(!host.file("data/key-encryption-key").exists(), "no other key is made");
-        host.write("data/key-encryption-key", ANOTHER_KEY);
+        host.write_secret("data/key-encryption-key", ANOTHER_KEY);
         refused("data/key-encryption-key is not the one");
 
         std::fs::rename(host.file("kept"), host.file("data/key-encryption-key")).unwrap();

@@ -1,5 +1,7 @@
 //! A host of its own for each test: a folder, a ledger, and the program run in it.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -16,6 +18,8 @@ use crate::support::{Backend, FACTORY, HOST, fresh_postgres};
 pub struct Host {
     folder: TempDir,
     pub ledger_url: String,
+    /// What the program finds in its environment.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A command that has ended.
@@ -36,16 +40,22 @@ impl Host {
             Backend::Sqlite => format!("sqlite:{}", folder.path().join("ledger").display()),
             Backend::Postgres => fresh_postgres().await,
         };
-        Self { folder, ledger_url }
+        Self { folder, ledger_url, environment: Vec::new() }
     }
 
     /// A host whose Factory is set up by an offline root, files `root.pem` and those of [`SIGNED`].
     pub async fn with_factory(backend: Backend) -> (Self, OfflineRoot) {
         let host = Self::new(backend).await;
-        let root = host.request_and_sign();
-        let install = ["factory", "install", "root.pem", "est-tls.pem", "tls.pem", "device-ca.pem"];
-        host.estd(&install).success();
+        let root = host.set_up();
         (host, root)
+    }
+
+    /// Sets the Factory up by an offline root, as [`Self::with_factory`] does.
+    pub fn set_up(&self) -> OfflineRoot {
+        let root = self.request_and_sign();
+        let install = ["factory", "install", "root.pem", "est-tls.pem", "tls.pem", "device-ca.pem"];
+        self.estd(&install).success();
+        root
     }
 
     /// Requests everything for a Factory and lets a new offline root sign it.
@@ -70,11 +80,21 @@ impl Host {
         std::fs::read_to_string(self.file(name)).unwrap()
     }
 
+    /// Writes a file that nobody else may read.
+    pub fn write_secret(&self, name: &str, contents: impl AsRef<[u8]>) {
+        self.write(name, contents);
+        self.set_mode(name, 0o600);
+    }
+
+    pub fn set_mode(&self, name: &str, mode: u32) {
+        std::fs::set_permissions(self.file(name), Permissions::from_mode(mode)).unwrap();
+    }
+
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
         std::fs::write(self.file(name), contents).unwrap();
     }
 
-    /// The program with this host's folder and ledger, and nothing of this environment.
+    /// The program with this host's folder and ledger, and nothing of this process's environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.bare_command();
         command.args(["--data-dir", "data", "--ledger-url", &self.ledger_url]).args(arguments);
@@ -85,6 +105,7 @@ impl Host {
     pub fn bare_command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_estd"));
         command.current_dir(self.path()).env_clear().stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 

@@ -3,7 +3,7 @@
 use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
 use estd::factory::{self, Authority, Installing};
-use estd::keys::KeyEncryptionKey;
+use estd::keys::KeyStore;
 use estd::ledger::{DeviceStory, NewFactory};
 use estd::model::{FactoryId, FactoryName, HostName};
 use estd::pki::Certificate;
@@ -104,7 +104,7 @@ impl Other {
     async fn add(server: &TestServer) -> Self {
         let ledger = server.ledger();
         let random = SystemRandom::new();
-        let key = KeyEncryptionKey::of_ledger(ledger, &server.config.key_file()).await.unwrap();
+        let key = KeyStore::open(ledger, &server.config).await.unwrap();
         let name = FactoryName::parse(OTHER).unwrap();
         let new = NewFactory {
             name: name.clone(),

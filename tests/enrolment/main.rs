@@ -25,7 +25,7 @@ mod support;
 use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
 use estd::factory::{Installing, RequestedKey, install, pending_requests, request_keys};
-use estd::keys::KeyEncryptionKey;
+use estd::keys::KeyStore;
 use estd::ledger::CredentialStory;
 use estd::model::{DeviceName, FactoryTrust};
 use estd::pki::{
@@ -89,7 +89,7 @@ async fn issuing_ca(server: &TestServer) -> Certificate {
 async fn add_online_ca(server: &TestServer, days: i64) -> Certificate {
     let random = SystemRandom::new();
     let ledger = server.ledger();
-    let key = KeyEncryptionKey::of_ledger(ledger, &server.config.key_file()).await.unwrap();
+    let key = KeyStore::open(ledger, &server.config).await.unwrap();
     let factory = trust(server).await.factory;
     let wanted = [RequestedKey::DeviceCa];
     request_keys(ledger, &key, &factory, &wanted, &random, "test").await.unwrap();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use data_encoding::BASE64;
 use estd::factory::RevocationLists;
-use estd::keys::{ActiveSnapshot, KeyEncryptionKey};
+use estd::keys::{ActiveSnapshot, KeyStore};
 use estd::pki::{RevocationList, Serial};
 
 use crate::support::{Backend, TestServer, root_file};
@@ -19,10 +19,9 @@ const PRIVILEGE_WITHDRAWN: u8 = 9;
 
 /// The online Device CA's CRL as a server that starts now would make it.
 async fn der(server: &TestServer) -> Vec<u8> {
-    let key =
-        KeyEncryptionKey::of_ledger(server.ledger(), &server.config.key_file()).await.unwrap();
+    let key = KeyStore::open(server.ledger(), &server.config).await.unwrap();
     let profiles = server.config.profiles.clone();
-    let active = ActiveSnapshot::load(server.ledger(), &key, profiles, HashSet::new()).await;
+    let active = ActiveSnapshot::load(server.ledger(), &key, None, profiles, HashSet::new()).await;
     let active = Arc::new(ArcSwap::from_pointee(active.unwrap()));
     let lists = RevocationLists::new(server.ledger().clone(), active);
     let trust = trust(server).await;

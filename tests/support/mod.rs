@@ -21,7 +21,7 @@ use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
 use estd::config::{Config, Written};
 use estd::factory::{self, Authority, Installing};
-use estd::keys::KeyEncryptionKey;
+use estd::keys::KeyStore;
 use estd::ledger::{AuditRow, DeviceStory, Ledger, NewFactory};
 use estd::model::{DeviceName, FactoryId, FactoryName, HostName};
 use estd::pki::Certificate;
@@ -95,7 +95,7 @@ impl TestServer {
 
         let random = SystemRandom::new();
         let ledger = open_ledger(&config).await.unwrap();
-        let key = KeyEncryptionKey::of_ledger(&ledger, &config.key_file()).await.unwrap();
+        let key = KeyStore::open(&ledger, &config).await.unwrap();
         let name = FactoryName::parse(FACTORY).unwrap();
         let new = NewFactory {
             name: name.clone(),
