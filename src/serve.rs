@@ -98,6 +98,7 @@ impl Server {
         let est_service =
             est::router(enrolments, Arc::clone(&revocation_lists), Arc::clone(&metrics));
         let api_service = api::router(Api {
+            enrolments: Enrolments::new(ledger.clone(), Arc::clone(&active)),
             ledger: ledger.clone(),
             active,
             revocation_lists,

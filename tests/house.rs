@@ -68,7 +68,9 @@ fn collect(folder: &Path, found: &mut Vec<Source>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect(&path, found);
-        } else if !path.to_string_lossy().ends_with("_tests.rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs")
+            && !path.to_string_lossy().ends_with("_tests.rs")
+        {
             let text = fs::read_to_string(&path).unwrap();
             let inside = path.strip_prefix(root().join("src")).unwrap();
             let module = inside.iter().next().unwrap().to_string_lossy();

@@ -1,4 +1,4 @@
-//! `/v1/devices`: list them, tell the story of one, let one come back.
+//! `/v1/devices`: list them, tell the story of one, let one come back, deny one.
 
 use std::sync::Arc;
 
@@ -26,6 +26,12 @@ pub(super) struct PageQuery {
 pub(super) struct Allowed {
     device: String,
     allowed_once: bool,
+}
+
+#[derive(Serialize)]
+pub(super) struct Denied {
+    device: String,
+    denied: bool,
 }
 
 pub(super) async fn list(
@@ -65,6 +71,21 @@ pub(super) async fn allow(
     Ok(Json(Allowed { device: name, allowed_once: true }))
 }
 
-fn unknown_device() -> ApiError {
+/// Denies a device with every credential that it has.
+pub(super) async fn deny(
+    Operator(principal): Operator,
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Path(name): Path<String>,
+) -> Result<Json<Denied>, ApiError> {
+    let trust = query.select(&principal, &api.active.load())?;
+    let device = DeviceName::parse(&name)?;
+    if !api.ledger.deny_device(trust.factory.id, &device, &principal.name).await? {
+        return Err(unknown_device());
+    }
+    Ok(Json(Denied { device: name, denied: true }))
+}
+
+pub(super) fn unknown_device() -> ApiError {
     ApiError::not_found("there is no such device")
 }

@@ -1,5 +1,7 @@
 //! Errors as JSON: `{"message","errors"}`.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::body::to_bytes;
 use axum::http::StatusCode;
@@ -8,9 +10,10 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::error;
 
-use crate::factory::{InstallFailure, RequestError};
+use crate::enrol::Refused;
+use crate::factory::{InstallFailure, RequestError, UploadFailure};
 use crate::ledger::{ChangeError, ChangeRefused, LedgerError};
-use crate::model::NotA;
+use crate::model::{Class, NotA};
 use crate::pki::Malformed;
 
 /// How much of a reason is passed on.
@@ -21,25 +24,46 @@ const REASON_LIMIT: usize = 4096;
 pub(super) struct ApiError {
     status: StatusCode,
     message: String,
-    /// Every reason; never empty.
-    errors: Vec<String>,
+    errors: Errors,
+}
+
+/// Every reason; never empty.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Errors {
+    List(Vec<String>),
+    /// By the field of the request that is wrong.
+    Fields(BTreeMap<String, String>),
 }
 
 #[derive(Serialize)]
 struct Body<'a> {
     message: &'a str,
-    errors: &'a [String],
+    errors: &'a Errors,
 }
 
 impl ApiError {
     pub(super) fn new(status: StatusCode, message: impl ToString) -> Self {
         let message = message.to_string();
-        Self { status, errors: vec![message.clone()], message }
+        Self { status, errors: Errors::List(vec![message.clone()]), message }
     }
 
     /// An error with several reasons.
     pub(super) fn listing(status: StatusCode, message: impl ToString, errors: Vec<String>) -> Self {
-        Self { status, message: message.to_string(), errors }
+        Self { status, message: message.to_string(), errors: Errors::List(errors) }
+    }
+
+    /// An error that says what is wrong with each field.
+    pub(super) fn fields(
+        status: StatusCode,
+        message: impl ToString,
+        errors: BTreeMap<String, String>,
+    ) -> Self {
+        Self { status, message: message.to_string(), errors: Errors::Fields(errors) }
+    }
+
+    pub(super) fn bad_request(why: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, why)
     }
 
     pub(super) fn not_found(what: &str) -> Self {
@@ -120,6 +144,43 @@ impl From<InstallFailure> for ApiError {
             InstallFailure::Change(why) => why.into(),
             InstallFailure::Request(why) => why.into(),
         }
+    }
+}
+
+impl From<UploadFailure> for ApiError {
+    fn from(why: UploadFailure) -> Self {
+        let message = why.to_string();
+        match why {
+            UploadFailure::Refused(fields) => {
+                let fields = fields.into_iter();
+                let fields = fields.map(|it| (it.field.as_str().to_owned(), it.reason)).collect();
+                Self::fields(StatusCode::BAD_REQUEST, message, fields)
+            }
+            // fioctl shows the errors: first among them what the operator can do.
+            UploadFailure::Change(ChangeError::Refused(ChangeRefused::StillNeeded {
+                devices,
+                ..
+            })) => {
+                let errors = std::iter::once(message.clone()).chain(devices).collect();
+                Self::listing(StatusCode::CONFLICT, message, errors)
+            }
+            UploadFailure::Change(why) => why.into(),
+            UploadFailure::Request(why) => why.into(),
+        }
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(why: Refused) -> Self {
+        let refusal = why.refusal();
+        let status = match refusal.class() {
+            Class::Malformed => StatusCode::BAD_REQUEST,
+            Class::Conflict => StatusCode::CONFLICT,
+            Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Class::NotFound => StatusCode::NOT_FOUND,
+            _ => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, format!("{refusal} ({})", refusal.code()))
     }
 }
 

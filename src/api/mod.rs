@@ -1,4 +1,4 @@
-//! The API on the operator's side: `/v1/…`, health and metrics.
+//! The API on the operator's side: `/v1/…`, `/ota/…` for fioctl, health and metrics.
 
 mod audit;
 mod auth;
@@ -11,6 +11,7 @@ mod error;
 mod factories;
 mod health;
 mod held_requests;
+mod ota;
 mod role;
 mod selection;
 mod tokens;
@@ -26,6 +27,7 @@ use axum::routing::{delete, get, post};
 
 pub use auth::AdminToken;
 
+use crate::enrol::Enrolments;
 use crate::factory::RevocationLists;
 use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
@@ -43,6 +45,8 @@ pub struct Api {
     pub ledger: Ledger,
     /// The snapshot in use.
     pub active: Arc<ArcSwap<ActiveSnapshot>>,
+    /// What registers devices.
+    pub enrolments: Enrolments,
     /// What makes CRLs.
     pub revocation_lists: Arc<RevocationLists>,
     /// Where new keys are made.
@@ -73,6 +77,7 @@ pub fn router(api: Api) -> Router {
         .route("/devices", get(devices::list))
         .route("/devices/{name}", get(devices::show))
         .route("/devices/{name}/allow", post(devices::allow))
+        .route("/devices/{name}/deny", post(devices::deny))
         .route("/held-requests", get(held_requests::list))
         .route("/held-requests/{id}/approve", post(held_requests::approve))
         .route("/held-requests/{id}/reject", post(held_requests::reject))
@@ -83,8 +88,13 @@ pub fn router(api: Api) -> Router {
         .fallback(error::not_found)
         .layer(map_response(error::as_json))
         .layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
+    let ota = ota::router()
+        .fallback(error::not_found)
+        .layer(map_response(error::as_json))
+        .layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
     Router::new()
         .nest("/v1", v1)
+        .nest("/ota", ota)
         .route("/crl/{file}", get(crl::get))
         .route("/healthz", get(health::live))
         .route("/readyz", get(health::ready))

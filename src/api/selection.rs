@@ -14,6 +14,16 @@ pub(super) struct FactoryQuery {
 }
 
 impl FactoryQuery {
+    /// The Factory that a path names.
+    pub(super) fn named(factory: String) -> Self {
+        Self { factory: Some(factory) }
+    }
+
+    /// Whether it names a Factory.
+    pub(super) fn is_named(&self) -> bool {
+        self.factory.is_some()
+    }
+
     /// The Factory of a request. One that the principal may not see is answered like one that is
     /// not there.
     pub(super) fn select(

@@ -20,6 +20,11 @@ pub(super) enum Device {
         /// Its name: the common name of its subject
         name: String,
     },
+    /// Refuse a device from now on, with every certificate that it has
+    Deny {
+        /// Its name: the common name of its subject
+        name: String,
+    },
 }
 
 impl Device {
@@ -38,6 +43,16 @@ impl Device {
                     return output::json(&answer);
                 }
                 output::line("The device may come back once with whatever certificate it has.")
+            }
+            Self::Deny { name } => {
+                let path = format!("devices/{}/deny", percent_encode(&name));
+                let answer = api.post(&path, json!({})).await?;
+                if global.json {
+                    return output::json(&answer);
+                }
+                output::line(&format!(
+                    "The device is refused from now on. `estd device allow {name}` lets it back."
+                ))
             }
         }
     }
@@ -69,8 +84,16 @@ fn show(global: &Global, story: &Value) -> anyhow::Result<()> {
         return output::json(story);
     }
     output::line(&format!("Device      {}", output::field(story, "name")))?;
+    for (title, key) in [("Alias", "alias"), ("Group", "group"), ("Hardware", "hardware_id")] {
+        if story.get(key).is_some_and(Value::is_string) {
+            output::line(&format!("{title:<10}  {}", output::field(story, key)))?;
+        }
+    }
     output::line(&format!("Registered  {}", output::field(story, "registered_at")))?;
     output::line(&format!("Last seen   {}", output::field(story, "last_seen_at")))?;
+    if story.get("denied_at").is_some_and(Value::is_string) {
+        output::line(&format!("Denied      {}", output::field(story, "denied_at")))?;
+    }
     if story.get("allowed_once") == Some(&Value::Bool(true)) {
         output::line("May come back once with whatever certificate it has")?;
     }

@@ -1,6 +1,8 @@
 //! The one issuance pipeline: `Requester + request -> Grant -> Signed -> Recorded`, and a record of
 //! every refusal on the way.
 
+mod registration;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,12 +10,12 @@ use aws_lc_rs::rand::SystemRandom;
 use tracing::{error, info, warn};
 
 use crate::clock::UnixTime;
-use crate::keys::{self, ActiveSnapshot};
+use crate::keys::{self, ActiveSnapshot, Signed};
 use crate::ledger::{Asker, Contact, Held, Ledger, Recorded};
 use crate::model::audit::{Entry, Outcome};
-use crate::model::{EnrolmentProfile, Label, Operation, Peer, Refusal};
+use crate::model::{EnrolmentProfile, FactoryId, Label, Operation, Peer, Refusal};
 use crate::pki::CertificationRequest;
-use crate::policy::{self, Judged, Requester, Standing};
+use crate::policy::{self, Grant, Judged, Requester, Standing};
 
 /// Issues certificates.
 pub struct Enrolments {
@@ -90,47 +92,65 @@ impl Enrolments {
                 match self.ledger.hold(unapproved, csr.fingerprint(), asker(requester)).await {
                     Ok(Held::Approved(grant)) => *grant,
                     Ok(Held::Waiting) => return Ok(Enrolled::Waiting),
-                    Err(refusal) => return Err(refused_by_ledger(refusal, requester, operation)),
+                    Err(refusal) => {
+                        let name = requester.name.as_str();
+                        return Err(refused_by_ledger(refusal, name, operation));
+                    }
                 }
             }
             Err(refusal) => return Err(self.refuse(requester.peer, operation, refusal).await),
         };
-        let Some(key) = active.signer(&grant.issuing_ca) else {
-            let refusal = Refusal::SignerUnavailable;
-            return Err(self.refuse(requester.peer, operation, refusal).await);
-        };
-        let signed = match keys::sign(grant, key, &self.random).await {
+        let signed = match self.sign(active, grant).await {
             Ok(signed) => signed,
-            Err(why) => {
-                error!(error = %why, "a granted certificate could not be signed");
-                let refusal = Refusal::SignerUnavailable;
-                return Err(self.refuse(requester.peer, operation, refusal).await);
-            }
+            Err(refusal) => return Err(self.refuse(requester.peer, operation, refusal).await),
         };
-        match self.ledger.record(signed, asker(requester)).await {
-            Ok(recorded) => {
-                info!(
-                    device = %requester.name,
-                    operation = operation.as_str(),
-                    certificate = %recorded.certificate().fingerprint(),
-                    until = %recorded.certificate().validity().not_after,
-                    "issued"
-                );
-                Ok(Enrolled::Issued(Box::new(recorded)))
-            }
-            Err(refusal) => Err(refused_by_ledger(refusal, requester, operation)),
+        match self.record(signed, asker(requester)).await {
+            Ok(recorded) => Ok(Enrolled::Issued(Box::new(recorded))),
+            Err(refusal) => Err(refused_by_ledger(refusal, requester.name.as_str(), operation)),
         }
+    }
+
+    async fn sign(&self, active: &ActiveSnapshot, grant: Grant) -> Result<Signed, Refusal> {
+        let key = active.signer(&grant.issuing_ca).ok_or(Refusal::SignerUnavailable)?;
+        keys::sign(grant, key, &self.random).await.map_err(|why| {
+            error!(error = %why, "a granted certificate could not be signed");
+            Refusal::SignerUnavailable
+        })
+    }
+
+    async fn record(&self, signed: Signed, asker: Asker) -> Result<Recorded, Refusal> {
+        let (device, operation) = (signed.grant().device.clone(), signed.grant().operation);
+        let recorded = self.ledger.record(signed, asker).await?;
+        info!(
+            %device,
+            operation = operation.as_str(),
+            certificate = %recorded.certificate().fingerprint(),
+            until = %recorded.certificate().validity().not_after,
+            "issued"
+        );
+        Ok(recorded)
     }
 
     /// Records a refusal that was decided before the ledger was asked.
     pub async fn refuse(&self, peer: &Peer, operation: Operation, refusal: Refusal) -> Refused {
         let subject = peer.certificate.as_ref().map(|one| one.certificate.subject().to_string());
         let actor = subject.unwrap_or_else(|| peer.address.ip().to_string());
+        self.note(peer.factory, actor.clone(), actor, operation, refusal).await
+    }
+
+    async fn note(
+        &self,
+        factory: FactoryId,
+        actor: String,
+        subject: String,
+        operation: Operation,
+        refusal: Refusal,
+    ) -> Refused {
         log(&refusal, &actor, operation);
         let entry = Entry {
             at: UnixTime::now(),
-            factory: Some(peer.factory),
-            subject: actor.clone(),
+            factory: Some(factory),
+            subject,
             actor,
             action: operation.as_str().to_owned(),
             outcome: Outcome::Refused,
@@ -146,8 +166,8 @@ impl Enrolments {
 }
 
 /// The ledger has recorded its own refusals, and cannot record that it is away.
-fn refused_by_ledger(refusal: Refusal, requester: &Requester<'_>, operation: Operation) -> Refused {
-    log(&refusal, requester.name.as_str(), operation);
+fn refused_by_ledger(refusal: Refusal, actor: &str, operation: Operation) -> Refused {
+    log(&refusal, actor, operation);
     Refused { refusal, by_ledger: true }
 }
 

@@ -99,6 +99,7 @@ fn status(class: Class) -> StatusCode {
         Class::Unauthenticated => StatusCode::UNAUTHORIZED,
         Class::Forbidden => StatusCode::FORBIDDEN,
         Class::NotFound => StatusCode::NOT_FOUND,
+        Class::Conflict => StatusCode::CONFLICT,
         Class::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
         Class::TooSlow => StatusCode::REQUEST_TIMEOUT,
         Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -64,7 +64,9 @@ async fn handle(
         Operation::SimpleEnroll | Operation::SimpleReenroll => {
             return enroll::post(&est, &session, &target, request).await;
         }
-        Operation::ServerKeyGen | Operation::FullCmc => Err(Refusal::OperationNotOffered),
+        Operation::ServerKeyGen | Operation::FullCmc | Operation::Register => {
+            Err(Refusal::OperationNotOffered)
+        }
     };
     match answered {
         Ok(response) => {
@@ -96,7 +98,8 @@ fn check_method(request: &Request, operation: Operation) -> Result<(), Refusal> 
         Operation::SimpleEnroll
         | Operation::SimpleReenroll
         | Operation::ServerKeyGen
-        | Operation::FullCmc => Method::POST,
+        | Operation::FullCmc
+        | Operation::Register => Method::POST,
     };
     if request.method() == wanted {
         return Ok(());

@@ -100,86 +100,160 @@ fn classify(
 ) -> Result<Vec<FactoryChange>, InstallError> {
     let new_root = certificates.iter().find(|one| is_root(one));
     let root = factory.root.as_ref().or(new_root);
-    let mut found = Vec::new();
-    for certificate in certificates {
-        let refuse =
-            |reason: String| InstallError { subject: certificate.subject().to_string(), reason };
-        if !certificate.validity().contains(now) {
-            let validity = certificate.validity();
-            return Err(refuse(format!(
-                "it is valid from {} to {}",
-                validity.not_before, validity.not_after
-            )));
-        }
+    let examiner = Examiner { factory, root, pending, now };
+    let found = certificates.iter().map(|certificate| {
+        examiner
+            .examine(certificate, installing)
+            .map_err(|reason| InstallError { subject: certificate.subject().to_string(), reason })
+    });
+    found.collect()
+}
+
+/// Finds out what a certificate is, or why it is refused.
+pub(super) struct Examiner<'a> {
+    pub(super) factory: &'a Factory,
+    /// The Factory's root, or the one that comes along.
+    pub(super) root: Option<&'a Certificate>,
+    /// The keys that wait.
+    pub(super) pending: &'a [PendingRequest],
+    pub(super) now: UnixTime,
+}
+
+impl Examiner<'_> {
+    fn examine(
+        &self,
+        certificate: &Certificate,
+        installing: Installing,
+    ) -> Result<FactoryChange, String> {
         if is_root(certificate) && installing == Installing::SetUp {
-            found.push(FactoryChange::SetRoot(certificate.clone()));
-            continue;
+            return self.root(certificate);
         }
-        let root = root.ok_or_else(|| refuse("the Factory has no root yet".to_owned()))?;
-        certificate.verify_issued_by(root).map_err(|_| {
-            refuse(format!("it is not signed by the Factory's root, {}", root.subject()))
-        })?;
-        let installed = match (requested(certificate, pending), installing) {
-            (Some(RequestedKey::DeviceCa), _) => device_ca(certificate, DeviceCaKind::Online),
+        self.below_root(certificate)?;
+        match (self.requested(certificate), installing) {
+            (Some(RequestedKey::DeviceCa), _) => self.device_ca(certificate, DeviceCaKind::Online),
             (Some(RequestedKey::Server(purpose)), Installing::SetUp) => {
-                server(certificate, factory, purpose)
+                self.server(certificate, purpose)
             }
             (Some(RequestedKey::Server(_)), Installing::DeviceCas) => {
                 Err("it is a server certificate: `estd factory install` takes it".to_owned())
             }
-            (None, Installing::DeviceCas) => device_ca(certificate, DeviceCaKind::Local),
+            (None, Installing::DeviceCas) => self.device_ca(certificate, DeviceCaKind::Local),
             (None, Installing::SetUp) => {
                 Err("no key made here waits for it (a Device CA whose key \
                 is elsewhere is added by `estd device-ca add`)"
                     .to_owned())
             }
-        };
-        found.push(installed.map_err(refuse)?);
+        }
     }
-    Ok(found)
+
+    /// A root that comes.
+    pub(super) fn root(&self, certificate: &Certificate) -> Result<FactoryChange, String> {
+        self.in_time(certificate)?;
+        if !is_root(certificate) {
+            return Err("it is not a CA certificate that its own key has signed".to_owned());
+        }
+        Ok(FactoryChange::SetRoot(certificate.clone()))
+    }
+
+    /// A server certificate that must be for a key that waits here.
+    pub(super) fn awaited_server(
+        &self,
+        certificate: &Certificate,
+        purpose: ServerPurpose,
+    ) -> Result<FactoryChange, String> {
+        self.below_root(certificate)?;
+        match self.requested(certificate) {
+            Some(RequestedKey::Server(found)) if found == purpose => {
+                self.server(certificate, purpose)
+            }
+            Some(other) => Err(format!("it is for the key of {}-csr", other.as_str())),
+            None => Err("no key made here waits for it".to_owned()),
+        }
+    }
+
+    /// A Device CA: online if its key waits here, else local.
+    pub(super) fn any_device_ca(&self, certificate: &Certificate) -> Result<FactoryChange, String> {
+        self.below_root(certificate)?;
+        match self.requested(certificate) {
+            Some(RequestedKey::DeviceCa) => self.device_ca(certificate, DeviceCaKind::Online),
+            None => self.device_ca(certificate, DeviceCaKind::Local),
+            Some(RequestedKey::Server(_)) => Err("it is a server certificate".to_owned()),
+        }
+    }
+
+    fn in_time(&self, certificate: &Certificate) -> Result<(), String> {
+        let validity = certificate.validity();
+        if validity.contains(self.now) {
+            return Ok(());
+        }
+        Err(format!("it is valid from {} to {}", validity.not_before, validity.not_after))
+    }
+
+    fn below_root(&self, certificate: &Certificate) -> Result<(), String> {
+        self.in_time(certificate)?;
+        let root = self.root.ok_or("the Factory has no root yet")?;
+        if certificate == root {
+            return Err("it is the Factory's root itself".to_owned());
+        }
+        certificate
+            .verify_issued_by(root)
+            .map_err(|_| format!("it is not signed by the Factory's root, {}", root.subject()))
+    }
+
+    fn requested(&self, certificate: &Certificate) -> Option<RequestedKey> {
+        let mut pending = self.pending.iter();
+        let request = pending.find(|request| {
+            CertificationRequest::from_der(&request.der)
+                .is_ok_and(|request| request.public_key() == certificate.public_key())
+        });
+        request.map(|request| request.key)
+    }
+
+    fn server(
+        &self,
+        certificate: &Certificate,
+        purpose: ServerPurpose,
+    ) -> Result<FactoryChange, String> {
+        let host = self.factory.host(purpose);
+        let names = certificate.extensions().dns_names();
+        if !names.iter().any(|name| name.eq_ignore_ascii_case(host.as_str())) {
+            return Err(format!("its SubjectAltName lacks the DNS name {host}"));
+        }
+        let purposes = certificate.extensions().extended_key_usage.as_deref();
+        if purposes.is_some_and(|purposes| !purposes.contains(&ID_KP_SERVER_AUTH)) {
+            return Err("its extended key usage lacks serverAuth".to_owned());
+        }
+        Ok(FactoryChange::InstallServer(purpose, certificate.clone()))
+    }
+
+    fn device_ca(
+        &self,
+        certificate: &Certificate,
+        kind: DeviceCaKind,
+    ) -> Result<FactoryChange, String> {
+        if !certificate.extensions().ca {
+            return Err("it is not a CA certificate (basicConstraints CA:TRUE)".to_owned());
+        }
+        let usages = certificate.extensions().key_usage;
+        if usages.is_some_and(|usages| !usages.contains(KeyUsages::KeyCertSign)) {
+            return Err("its key usage lacks keyCertSign".to_owned());
+        }
+        if certificate.subject().is_empty() {
+            return Err("it has no subject that its certificates could name".to_owned());
+        }
+        let name = self.factory.name.as_str();
+        let units = certificate.subject().organizational_units();
+        let is_foreign = !units.is_empty() && units.iter().all(|unit| unit != name);
+        if is_foreign && !self.factory.any_organizational_unit {
+            return Err(format!(
+                "its organizational unit is {}, not the name of the Factory, {name}",
+                units.join(", ")
+            ));
+        }
+        Ok(FactoryChange::AddDeviceCa(kind, certificate.clone()))
+    }
 }
 
 fn is_root(certificate: &Certificate) -> bool {
     certificate.extensions().ca && certificate.verify_issued_by(certificate).is_ok()
-}
-
-fn requested(certificate: &Certificate, pending: &[PendingRequest]) -> Option<RequestedKey> {
-    pending
-        .iter()
-        .find(|request| {
-            CertificationRequest::from_der(&request.der)
-                .is_ok_and(|request| request.public_key() == certificate.public_key())
-        })
-        .map(|request| request.key)
-}
-
-fn server(
-    certificate: &Certificate,
-    factory: &Factory,
-    purpose: ServerPurpose,
-) -> Result<FactoryChange, String> {
-    let host = factory.host(purpose);
-    let names = certificate.extensions().dns_names();
-    if !names.iter().any(|name| name.eq_ignore_ascii_case(host.as_str())) {
-        return Err(format!("its SubjectAltName lacks the DNS name {host}"));
-    }
-    let purposes = certificate.extensions().extended_key_usage.as_deref();
-    if purposes.is_some_and(|purposes| !purposes.contains(&ID_KP_SERVER_AUTH)) {
-        return Err("its extended key usage lacks serverAuth".to_owned());
-    }
-    Ok(FactoryChange::InstallServer(purpose, certificate.clone()))
-}
-
-fn device_ca(certificate: &Certificate, kind: DeviceCaKind) -> Result<FactoryChange, String> {
-    if !certificate.extensions().ca {
-        return Err("it is not a CA certificate (basicConstraints CA:TRUE)".to_owned());
-    }
-    let usages = certificate.extensions().key_usage;
-    if usages.is_some_and(|usages| !usages.contains(KeyUsages::KeyCertSign)) {
-        return Err("its key usage lacks keyCertSign".to_owned());
-    }
-    if certificate.subject().is_empty() {
-        return Err("it has no subject that its certificates could name".to_owned());
-    }
-    Ok(FactoryChange::AddDeviceCa(kind, certificate.clone()))
 }

@@ -6,6 +6,7 @@ mod device_cas;
 mod install;
 mod requests;
 mod revocation_lists;
+mod upload;
 
 pub use authority::{Authority, AuthorityError};
 pub use development::{InitError, init};
@@ -13,3 +14,4 @@ pub use device_cas::{Asked, act, readmit};
 pub use install::{InstallError, InstallFailure, Installed, Installing, install};
 pub use requests::{PendingRequest, RequestError, RequestedKey, pending_requests, request_keys};
 pub use revocation_lists::{RevocationListError, RevocationLists};
+pub use upload::{Field, FieldRefused, Upload, UploadFailure, upload};

@@ -57,7 +57,46 @@ pub enum ChainFault {
     },
 }
 
+/// Who set a Factory's PKI up, and who changed it last.
+#[derive(Debug, Default)]
+pub struct PkiHistory {
+    /// Who set the root.
+    pub created: Option<PkiChange>,
+    /// The latest change.
+    pub updated: Option<PkiChange>,
+}
+
+/// A change of a Factory's PKI.
+#[derive(Debug)]
+pub struct PkiChange {
+    /// Who made it.
+    pub by: String,
+    /// When.
+    pub at: UnixTime,
+}
+
 impl Ledger {
+    /// Who set a Factory's PKI up, and who changed it last.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn pki_history(&self, factory: FactoryId) -> Result<PkiHistory, LedgerError> {
+        // The words are those of the index audit_pki, which makes both of them one look each.
+        let changes = "SELECT actor, at FROM audit WHERE factory_id = $1 AND outcome = 'done' AND \
+             action IN ('set-root', 'install-server-certificate', 'add-device-ca', \
+             'disable-device-ca', 'enable-device-ca', 'revoke-device-ca', 'readmit-device-ca')";
+        let created = " AND action = 'set-root' ORDER BY number LIMIT 1";
+        let updated = " ORDER BY number DESC LIMIT 1";
+        let mut found = Vec::new();
+        for which in [created, updated] {
+            let select = Statement::new(changes).then(which).bind(factory.0);
+            let rows = self.database.rows(select).await?;
+            found.push(rows.first().map(pki_change).transpose()?);
+        }
+        let updated = found.pop().flatten();
+        Ok(PkiHistory { created: found.pop().flatten(), updated })
+    }
+
     /// Rows of the audit log, newest first, `limit` at most, those numbered below `before`; of one
     /// Factory only, if one is named.
     ///
@@ -123,6 +162,10 @@ impl Ledger {
         }
         Ok(Ok(total))
     }
+}
+
+fn pki_change(row: &Row) -> Result<PkiChange, LedgerError> {
+    Ok(PkiChange { by: row.text("actor")?, at: UnixTime(row.integer("at")?) })
 }
 
 fn audit_row(row: &Row) -> Result<AuditRow, LedgerError> {

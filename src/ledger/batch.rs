@@ -6,16 +6,16 @@ use super::changes::Changes;
 use super::database::Database;
 use super::facts::{DeviceKey, Facts, HeldFacts};
 use super::transaction::WriteTransaction;
-use super::work::{Asker, Contact, Ruling, Verdict, Work};
+use super::work::{Asker, Contact, Introduced, Registrar, Ruling, Verdict, Work};
 use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{
-    CredentialState, DeviceCaId, DeviceCaState, DeviceName, FactoryId, HELD_LIMIT, HeldState,
-    KnownCredential, KnownDevice, Label, Presented, Refusal, Sighting,
+    CredentialState, DeviceCaId, DeviceCaState, DeviceMetadata, DeviceName, FactoryId, HELD_LIMIT,
+    HeldState, KnownCredential, KnownDevice, Label, Operation, Presented, Refusal, Sighting,
 };
 use crate::pki::{Certificate, Fingerprint};
-use crate::policy::Grant;
+use crate::policy::{Grant, Introduction};
 
 /// How old, in seconds, the record of a device's last contact may grow before it is written anew.
 const LAST_SEEN_RESOLUTION: i64 = 60;
@@ -84,9 +84,18 @@ impl Batch {
                 let verdict = self.contact(contact);
                 if let Err(refusal) = &verdict {
                     let device = &contact.device;
-                    self.refused("connect", device, contact.factory, device, refusal);
+                    self.refused("connect", device.as_str(), contact.factory, device, refusal);
                 }
                 verdict.map(Ruling::Seen)
+            }
+            Work::Introduce { introduction, registrar, .. } => {
+                let verdict = self.introduce(introduction, registrar);
+                if let Err(refusal) = &verdict {
+                    let Introduction { factory, device, .. } = introduction;
+                    let action = Operation::Register.as_str();
+                    self.refused(action, &registrar.token, *factory, device, refusal);
+                }
+                verdict.map(Ruling::Introduced)
             }
             Work::Note { entry, .. } => {
                 self.transaction.note(entry.clone());
@@ -105,6 +114,7 @@ impl Batch {
                 }
             }
             Asker::Newcomer(_) => known.map_or(Ok(()), KnownDevice::comes_again)?,
+            Asker::Registrar(_) => {}
         }
         Ok(Sighting::Expected)
     }
@@ -146,12 +156,16 @@ impl Batch {
         if self.facts.cas.get(&grant.issuing_ca.id) != Some(&DeviceCaState::Enabled) {
             return Err(Refusal::IssuingCaDisabled);
         }
-        match self.facts.devices.get(&key) {
-            None => self.register(key.clone(), asker.name(), None),
-            Some(device) if device.allowed_once && matches!(asker, Asker::Newcomer(_)) => {
-                self.use_allowance(&key);
+        match (asker, self.facts.devices.get(&key)) {
+            (Asker::Registrar(registrar), _) => {
+                self.register_once(&key, grant.public_key.fingerprint(), &registrar.metadata)?;
             }
-            Some(_) => {}
+            (_, None) => {
+                self.done("register", asker.name(), &key, String::new());
+                self.register(key.clone(), None, &DeviceMetadata::default());
+            }
+            (Asker::Newcomer(_), Some(device)) if device.allowed_once => self.use_allowance(&key),
+            (_, Some(_)) => {}
         }
         let dropped =
             self.facts.devices.get(&key).map(KnownDevice::pending_to_drop).unwrap_or_default();
@@ -167,8 +181,8 @@ impl Batch {
             certificate.serial().contents().into(),
             grant.operation.as_str().into(),
             grant.label.as_ref().map(Label::as_str).into(),
-            asker.certificate().as_bytes().into(),
-            asker.address().to_string().into(),
+            asker.certificate().as_ref().map_or(&[][..], Fingerprint::as_bytes).into(),
+            asker.address().into(),
             self.now.0.into(),
         ]);
         let detail = format!(
@@ -180,6 +194,34 @@ impl Batch {
         );
         self.done(grant.operation.as_str(), asker.name(), &key, detail);
         Ok(sighting)
+    }
+
+    /// Registers a device with a certificate that it was given elsewhere. The same again changes
+    /// nothing and is not on record.
+    fn introduce(
+        &mut self,
+        introduction: &Introduction,
+        registrar: &Registrar,
+    ) -> Result<Introduced, Refusal> {
+        match self.facts.cas.get(&introduction.device_ca) {
+            Some(DeviceCaState::Enabled) => {}
+            Some(DeviceCaState::Disabled) => return Err(Refusal::CaDisabledUnregistered),
+            Some(DeviceCaState::Revoked) => return Err(Refusal::CaRevoked),
+            None => return Err(Refusal::CertificateUntrusted),
+        }
+        let Introduction { factory, device, certificate, device_ca, .. } = introduction;
+        let key = (*factory, device.clone());
+        let fingerprint = certificate.fingerprint();
+        let known = self.facts.devices.get(&key).filter(|known| !known.denied);
+        if known.is_some_and(|known| known.holds(fingerprint)) {
+            return Ok(Introduced::Known);
+        }
+        let public_key = certificate.public_key().fingerprint();
+        self.register_once(&key, public_key, &registrar.metadata)?;
+        self.add_credential(&key, certificate, *device_ca, CredentialState::Pending);
+        let detail = format!("certificate {fingerprint} serial {}", certificate.serial());
+        self.done(Operation::Register.as_str(), &registrar.token, &key, detail);
+        Ok(Introduced::New)
     }
 
     fn contact(&mut self, contact: &Contact) -> Result<Sighting, Refusal> {
@@ -198,7 +240,8 @@ impl Batch {
         let (action, adopt, superseded) = match &sighting {
             Sighting::Expected => ("", false, &[][..]),
             Sighting::FirstContact => {
-                self.register(key.clone(), &contact.device, Some(self.now.0));
+                self.done("register", contact.device.as_str(), &key, String::new());
+                self.register(key.clone(), Some(self.now.0), &DeviceMetadata::default());
                 ("", true, &[][..])
             }
             Sighting::Confirmed { superseded, .. } => ("confirm", false, superseded.as_slice()),
@@ -222,7 +265,7 @@ impl Batch {
         }
         if !action.is_empty() {
             let detail = format!("certificate {} in use", presented.fingerprint);
-            self.done(action, &contact.device, &key, detail);
+            self.done(action, contact.device.as_str(), &key, detail);
         }
         if let Some(id) = device_id {
             self.seen(id);
@@ -230,7 +273,38 @@ impl Batch {
         Ok(sighting)
     }
 
-    fn register(&mut self, key: DeviceKey, actor: &DeviceName, seen: Option<i64>) {
+    /// Registers a device on the word of a token: one that is unknown, or one that was denied and
+    /// comes with another key than those that it was denied with.
+    fn register_once(
+        &mut self,
+        key: &DeviceKey,
+        public_key: Fingerprint,
+        metadata: &DeviceMetadata,
+    ) -> Result<(), Refusal> {
+        let known = self.facts.devices.get_mut(key);
+        match &known {
+            Some(device) if !device.denied => return Err(Refusal::DeviceKnown),
+            Some(device) if device.was_denied_with(public_key) => {
+                return Err(Refusal::CredentialDenied);
+            }
+            _ => {}
+        }
+        if let Some(alias) = metadata.alias.clone() {
+            let owner = self.facts.aliases.entry((key.0, alias));
+            if owner.or_insert_with(|| key.1.clone()) != &key.1 {
+                return Err(Refusal::NameTaken);
+            }
+        }
+        if let Some(device) = known {
+            (device.allowed_once, device.denied) = (false, false);
+            self.changes.registered_anew.push((device.id, metadata.clone()));
+        } else {
+            self.register(key.clone(), None, metadata);
+        }
+        Ok(())
+    }
+
+    fn register(&mut self, key: DeviceKey, seen: Option<i64>, metadata: &DeviceMetadata) {
         let id = self.transaction.next_id();
         let (factory, device) = &key;
         self.changes.devices.push([
@@ -240,8 +314,10 @@ impl Batch {
             0.into(),
             self.now.0.into(),
             seen.into(),
+            metadata.alias.as_deref().into(),
+            metadata.group.as_deref().into(),
+            metadata.hardware_id.as_deref().into(),
         ]);
-        self.done("register", actor, &key, String::new());
         self.facts.devices.insert(key, KnownDevice { id, ..KnownDevice::default() });
     }
 
@@ -298,11 +374,11 @@ impl Batch {
         }
     }
 
-    fn done(&mut self, action: &str, actor: &DeviceName, key: &DeviceKey, detail: String) {
+    fn done(&mut self, action: &str, actor: &str, key: &DeviceKey, detail: String) {
         self.transaction.note(Entry {
             at: self.now,
             factory: Some(key.0),
-            actor: actor.to_string(),
+            actor: actor.to_owned(),
             action: action.to_owned(),
             subject: key.1.to_string(),
             outcome: Outcome::Done,
@@ -314,7 +390,7 @@ impl Batch {
     fn refused(
         &mut self,
         action: &str,
-        actor: &DeviceName,
+        actor: &str,
         factory: FactoryId,
         device: &DeviceName,
         refusal: &Refusal,
@@ -322,7 +398,7 @@ impl Batch {
         self.transaction.note(Entry {
             at: self.now,
             factory: Some(factory),
-            actor: actor.to_string(),
+            actor: actor.to_owned(),
             action: action.to_owned(),
             subject: device.to_string(),
             outcome: if refusal.is_alarm() { Outcome::Alarm } else { Outcome::Refused },

@@ -6,11 +6,11 @@ use super::LedgerError;
 use super::database::{Statement, Value};
 use super::transaction::WriteTransaction;
 use crate::clock::UnixTime;
-use crate::model::CredentialState;
+use crate::model::{CredentialState, DeviceMetadata};
 
 #[derive(Default)]
 pub(super) struct Changes {
-    pub(super) devices: Vec<[Value; 6]>,
+    pub(super) devices: Vec<[Value; 9]>,
     pub(super) credentials: Vec<[Value; 11]>,
     pub(super) enrolments: Vec<[Value; 8]>,
     pub(super) states: HashMap<i64, CredentialState>,
@@ -19,6 +19,8 @@ pub(super) struct Changes {
     pub(super) allowances_used: BTreeSet<i64>,
     pub(super) held: Vec<[Value; 9]>,
     pub(super) forgotten: BTreeSet<i64>,
+    /// Denied devices that are registered anew.
+    pub(super) registered_anew: Vec<(i64, DeviceMetadata)>,
 }
 
 impl Changes {
@@ -29,11 +31,14 @@ impl Changes {
     ) -> Result<(), LedgerError> {
         insert(
             transaction,
-            "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, last_seen_at) \
-             VALUES ",
+            "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, last_seen_at, \
+             alias, device_group, hardware_id) VALUES ",
             self.devices,
         )
         .await?;
+        for (id, metadata) in self.registered_anew {
+            transaction.execute(register_anew(id, &metadata)).await?;
+        }
         insert(
             transaction,
             "INSERT INTO credential (id, device_id, device_ca_id, state, sha256, \
@@ -74,6 +79,17 @@ impl Changes {
         let forget = Statement::new("DELETE FROM held_request WHERE id IN ");
         update(transaction, forget, self.forgotten).await
     }
+}
+
+fn register_anew(id: i64, metadata: &DeviceMetadata) -> Statement {
+    Statement::new(
+        "UPDATE device SET denied_at = NULL, allowed_once = 0, alias = $1, device_group = $2, \
+         hardware_id = $3 WHERE id = $4",
+    )
+    .bind(metadata.alias.as_deref())
+    .bind(metadata.group.as_deref())
+    .bind(metadata.hardware_id.as_deref())
+    .bind(id)
 }
 
 async fn insert<const N: usize>(

@@ -176,6 +176,14 @@ impl Statement {
         self
     }
 
+    /// Appends a placeholder with its value.
+    pub(super) fn value(mut self, value: impl Into<Value>) -> Self {
+        self.values.push(value.into());
+        self.text.push('$');
+        self.text.push_str(&self.values.len().to_string());
+        self
+    }
+
     /// Appends SQL.
     pub(super) fn then(mut self, text: &str) -> Self {
         self.text.push_str(text);
@@ -190,9 +198,7 @@ impl Statement {
             if self.values.len() > first {
                 self.text.push_str(", ");
             }
-            self.values.push(value);
-            self.text.push('$');
-            self.text.push_str(&self.values.len().to_string());
+            self = self.value(value);
         }
         self.text.push(')');
         self

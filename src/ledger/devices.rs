@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::database::{Row, Statement, Value};
-use super::factories::certificate;
+use super::factories::{certificate, change};
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
-use crate::model::audit::{Entry, Outcome};
-use crate::model::{DeviceName, FactoryId};
+use crate::model::{CredentialState, DeviceName, FactoryId};
 
 /// A page of devices, by name.
 #[derive(Debug, Serialize)]
@@ -45,10 +44,18 @@ pub struct DeviceSummary {
 pub struct DeviceStory {
     /// Its name.
     pub name: String,
-    /// When it was first seen, or enrolled by a registration authority.
+    /// Its name for people.
+    pub alias: Option<String>,
+    /// Its group.
+    pub group: Option<String>,
+    /// What kind of hardware it is.
+    pub hardware_id: Option<String>,
+    /// When it was registered.
     pub registered_at: UnixTime,
     /// When it was last seen, to the minute.
     pub last_seen_at: Option<UnixTime>,
+    /// When an operator denied it, if it is denied.
+    pub denied_at: Option<UnixTime>,
     /// Whether it may come back once with a credential that would be refused.
     pub allowed_once: bool,
     /// Its credentials, oldest first.
@@ -132,8 +139,8 @@ impl Ledger {
         name: &DeviceName,
     ) -> Result<Option<DeviceStory>, LedgerError> {
         let select = Statement::new(
-            "SELECT id, name, registered_at, last_seen_at, allowed_once FROM device \
-             WHERE factory_id = $1 AND name = $2",
+            "SELECT id, name, alias, device_group, hardware_id, registered_at, last_seen_at, \
+             denied_at, allowed_once FROM device WHERE factory_id = $1 AND name = $2",
         );
         let rows = self.database.rows(select.bind(factory.0).bind(name.as_str())).await?;
         let Some(row) = rows.first() else {
@@ -150,8 +157,12 @@ impl Ledger {
         let credentials = self.database.rows(select.bind(row.integer("id")?)).await?;
         Ok(Some(DeviceStory {
             name: row.text("name")?,
+            alias: row.maybe_text("alias")?,
+            group: row.maybe_text("device_group")?,
+            hardware_id: row.maybe_text("hardware_id")?,
             registered_at: UnixTime(row.integer("registered_at")?),
             last_seen_at: row.maybe_integer("last_seen_at")?.map(UnixTime),
+            denied_at: row.maybe_integer("denied_at")?.map(UnixTime),
             allowed_once: row.integer("allowed_once")? != 0,
             credentials: credentials
                 .iter()
@@ -179,16 +190,48 @@ impl Ledger {
         if transaction.execute(update).await? == 0 {
             return Ok(false);
         }
-        transaction.note(Entry {
-            at: UnixTime::now(),
-            factory: Some(factory),
-            actor: actor.to_owned(),
-            action: "allow-device".to_owned(),
-            subject: name.to_string(),
-            outcome: Outcome::Done,
-            code: String::new(),
-            detail: "once".to_owned(),
-        });
+        let detail = "once".to_owned();
+        transaction.note(change(factory, actor, "allow-device", name.to_string(), detail));
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Denies a device with every credential that it has, and frees its name for people. One that
+    /// is denied already stays so, which is not on record again. `false` if there is no such device.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn deny_device(
+        &self,
+        factory: FactoryId,
+        name: &DeviceName,
+        actor: &str,
+    ) -> Result<bool, LedgerError> {
+        let mut transaction = WriteTransaction::begin(&self.database).await?;
+        let select = Statement::new(
+            "SELECT id, alias, denied_at FROM device WHERE factory_id = $1 AND name = $2",
+        );
+        let rows = transaction.rows(select.bind(factory.0).bind(name.as_str())).await?;
+        let Some(device) = rows.first() else {
+            return Ok(false);
+        };
+        if device.maybe_integer("denied_at")?.is_some() {
+            return Ok(true);
+        }
+        let (id, now) = (device.integer("id")?, UnixTime::now().0);
+        let denied = CredentialState::Denied.as_str();
+        let update = Statement::new(
+            "UPDATE credential SET state = $1, state_since = $2 \
+             WHERE device_id = $3 AND state <> $1",
+        );
+        let credentials = transaction.execute(update.bind(denied).bind(now).bind(id)).await?;
+        let update = Statement::new(
+            "UPDATE device SET denied_at = $1, allowed_once = 0, alias = NULL WHERE id = $2",
+        );
+        transaction.execute(update.bind(now).bind(id)).await?;
+        let alias = device.maybe_text("alias")?.map(|alias| format!("called {alias:?}, "));
+        let detail = format!("{}credentials denied: {credentials}", alias.unwrap_or_default());
+        transaction.note(change(factory, actor, "deny-device", name.to_string(), detail));
         transaction.commit().await?;
         Ok(true)
     }

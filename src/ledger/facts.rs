@@ -20,6 +20,8 @@ pub(super) struct Facts {
     pub(super) devices: HashMap<DeviceKey, KnownDevice>,
     pub(super) cas: HashMap<DeviceCaId, DeviceCaState>,
     pub(super) held: HashMap<DeviceKey, Vec<HeldFacts>>,
+    /// Which device has a name for people.
+    pub(super) aliases: HashMap<(FactoryId, String), DeviceName>,
     /// When a device was last seen, by its row.
     pub(super) last_seen: HashMap<i64, i64>,
 }
@@ -46,6 +48,9 @@ impl Facts {
         }
         if works.iter().any(|work| work.device().is_some()) {
             facts.read_cas(transaction).await?;
+        }
+        for (factory, alias) in works.iter().filter_map(Work::alias) {
+            facts.read_alias(transaction, factory, alias).await?;
         }
         let holds = works.iter().filter(|work| matches!(work, Work::Hold { .. }));
         let held: HashSet<_> = holds.filter_map(Work::device).collect();
@@ -76,6 +81,20 @@ impl Facts {
             });
         }
         self.held.insert((factory, device.clone()), known);
+        Ok(())
+    }
+
+    async fn read_alias(
+        &mut self,
+        transaction: &mut WriteTransaction,
+        factory: FactoryId,
+        alias: &str,
+    ) -> Result<(), LedgerError> {
+        let select = Statement::new("SELECT name FROM device WHERE factory_id = $1 AND alias = $2");
+        for row in transaction.rows(select.bind(factory.0).bind(alias)).await? {
+            let name = DeviceName::parse(&row.text("name")?).map_err(LedgerError::corrupt)?;
+            self.aliases.insert((factory, alias.to_owned()), name);
+        }
         Ok(())
     }
 

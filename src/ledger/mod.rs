@@ -15,6 +15,7 @@ mod factories;
 mod facts;
 mod held_requests;
 mod private_keys;
+mod registry;
 mod revocation_lists;
 mod tokens;
 mod transaction;
@@ -23,8 +24,7 @@ mod writer;
 
 use std::sync::Arc;
 
-pub use audit::{AuditRow, ChainFault};
-
+pub use audit::{AuditRow, ChainFault, PkiChange, PkiHistory};
 pub use device_cas::{Dependent, Dependents, DeviceCaChange};
 pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
 pub use factories::{
@@ -32,15 +32,16 @@ pub use factories::{
 };
 pub use held_requests::{Decision, HeldRequest};
 pub use private_keys::{KeyPlace, RewrapFailure, StoredKey};
+pub use registry::{DeviceFilter, DeviceKey, RegisteredDevice, RegistryPage};
 pub use revocation_lists::{RefusedCredential, SignedRevocationList};
 pub use tokens::{NewToken, TokenSummary};
-pub use work::{Asker, Bearer, Contact, Held, Recorded};
+pub use work::{Asker, Bearer, Contact, Held, Introduced, Recorded, Registrar};
 pub use writer::WriterMetrics;
 
 use crate::keys::Signed;
 use crate::model::{Refusal, Sighting, audit::Entry};
 use crate::pki::Fingerprint;
-use crate::policy::Unapproved;
+use crate::policy::{Introduction, Unapproved};
 use database::{Database, Statement};
 use writer::Writer;
 
@@ -113,6 +114,18 @@ impl Ledger {
         asker: Asker,
     ) -> Result<Held, Refusal> {
         self.writer.hold(unapproved, request, asker).await
+    }
+
+    /// Registers a device with a certificate that it has, which is pending until it is seen in use.
+    ///
+    /// # Errors
+    /// The refusal that only the ledger could know of, or that it cannot record anything.
+    pub async fn introduce(
+        &self,
+        introduction: Introduction,
+        registrar: Registrar,
+    ) -> Result<Introduced, Refusal> {
+        self.writer.introduce(introduction, registrar).await
     }
 
     /// Records a decision that no other verb records, a refusal above all.

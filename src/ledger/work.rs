@@ -7,9 +7,11 @@ use tokio::sync::oneshot;
 
 use crate::keys::Signed;
 use crate::model::audit::Entry;
-use crate::model::{DeviceCa, DeviceCaId, DeviceName, FactoryId, Refusal, Sighting};
+use crate::model::{
+    DeviceCa, DeviceCaId, DeviceMetadata, DeviceName, FactoryId, Refusal, Sighting,
+};
 use crate::pki::{Certificate, Fingerprint};
-use crate::policy::{Grant, Requester, Unapproved};
+use crate::policy::{Grant, Introduction, Requester, Unapproved};
 
 /// A device was seen with a certificate that verified against a Device CA.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub enum Asker {
     RegistrationAuthority(Bearer),
     /// A new device, by a certificate of a bootstrap CA (E-17).
     Newcomer(Bearer),
+    /// Somebody with a token for the API, who registers the device.
+    Registrar(Registrar),
 }
 
 /// Somebody with a certificate that the ledger does not keep.
@@ -69,6 +73,24 @@ impl From<&Requester<'_>> for Bearer {
             address: requester.peer.address,
         }
     }
+}
+
+/// Who registers a device, and what they say of it.
+#[derive(Clone, Debug)]
+pub struct Registrar {
+    /// The name of the token.
+    pub token: String,
+    /// What people call the device.
+    pub metadata: DeviceMetadata,
+}
+
+/// What became of a device that was to be registered with a certificate that it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Introduced {
+    /// It is registered.
+    New,
+    /// It was registered with this certificate before.
+    Known,
 }
 
 /// A certificate that is on record. Only a committed transaction makes one (I1).
@@ -99,6 +121,11 @@ pub(super) enum Work {
         asker: Asker,
         reply: oneshot::Sender<Result<Held, Refusal>>,
     },
+    Introduce {
+        introduction: Introduction,
+        registrar: Registrar,
+        reply: oneshot::Sender<Result<Introduced, Refusal>>,
+    },
     Note {
         entry: Entry,
         reply: oneshot::Sender<()>,
@@ -118,6 +145,7 @@ pub(super) enum Ruling {
     Seen(Sighting),
     Waiting,
     Approved,
+    Introduced(Introduced),
     Noted,
 }
 
@@ -132,8 +160,23 @@ impl Work {
             Self::Hold { unapproved, .. } => {
                 Some((unapproved.grant().factory, &unapproved.grant().device))
             }
+            Self::Introduce { introduction, .. } => {
+                Some((introduction.factory, &introduction.device))
+            }
             Self::Note { .. } => None,
         }
+    }
+
+    /// The name for people that it would give to a device.
+    pub(super) fn alias(&self) -> Option<(FactoryId, &str)> {
+        let (factory, registrar) = match self {
+            Self::Record { signed, asker: Asker::Registrar(registrar), .. } => {
+                (signed.grant().factory, registrar)
+            }
+            Self::Introduce { introduction, registrar, .. } => (introduction.factory, registrar),
+            _ => return None,
+        };
+        registrar.metadata.alias.as_deref().map(|alias| (factory, alias))
     }
 
     /// Answers, after the commit. Whoever waited may be gone by now, which changes nothing.
@@ -146,13 +189,19 @@ impl Work {
             Self::Contact { reply, .. } => {
                 let _gone = reply.send(verdict.map(|ruling| match ruling {
                     Ruling::Seen(sighting) => sighting,
-                    Ruling::Waiting | Ruling::Approved | Ruling::Noted => Sighting::Expected,
+                    _ => Sighting::Expected,
                 }));
             }
             Self::Hold { unapproved, reply, .. } => {
                 let _gone = reply.send(verdict.map(|ruling| match ruling {
                     Ruling::Approved => Held::Approved(Box::new(unapproved.approved())),
-                    Ruling::Waiting | Ruling::Seen(_) | Ruling::Noted => Held::Waiting,
+                    _ => Held::Waiting,
+                }));
+            }
+            Self::Introduce { reply, .. } => {
+                let _gone = reply.send(verdict.map(|ruling| match ruling {
+                    Ruling::Introduced(introduced) => introduced,
+                    _ => Introduced::New,
                 }));
             }
             Self::Note { reply, .. } => {
@@ -163,25 +212,33 @@ impl Work {
 }
 
 impl Asker {
-    /// The name in the certificate that asks.
-    pub fn name(&self) -> &DeviceName {
+    /// The name in the certificate that asks, or that of the token.
+    pub fn name(&self) -> &str {
         match self {
-            Self::Device(contact) => &contact.device,
-            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => &bearer.name,
+            Self::Device(contact) => contact.device.as_str(),
+            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => bearer.name.as_str(),
+            Self::Registrar(registrar) => &registrar.token,
         }
     }
 
-    pub(super) fn certificate(&self) -> Fingerprint {
+    /// SHA-256 of the certificate that asks; a token has none.
+    pub(super) fn certificate(&self) -> Option<Fingerprint> {
         match self {
-            Self::Device(contact) => contact.certificate.fingerprint(),
-            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => bearer.certificate,
+            Self::Device(contact) => Some(contact.certificate.fingerprint()),
+            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => {
+                Some(bearer.certificate)
+            }
+            Self::Registrar(_) => None,
         }
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> String {
         match self {
-            Self::Device(contact) => contact.address,
-            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => bearer.address,
+            Self::Device(contact) => contact.address.to_string(),
+            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => {
+                bearer.address.to_string()
+            }
+            Self::Registrar(_) => "API".to_owned(),
         }
     }
 }

@@ -12,12 +12,12 @@ use tracing::error;
 use super::LedgerError;
 use super::batch::Batch;
 use super::database::Database;
-use super::work::{Asker, Contact, Held, Recorded, Work};
+use super::work::{Asker, Contact, Held, Introduced, Recorded, Registrar, Work};
 use crate::keys::Signed;
 use crate::model::audit::Entry;
 use crate::model::{Refusal, Sighting};
 use crate::pki::Fingerprint;
-use crate::policy::Unapproved;
+use crate::policy::{Introduction, Unapproved};
 
 /// How much work goes into one transaction at most.
 const BATCH_LIMIT: usize = 64;
@@ -78,6 +78,16 @@ impl Writer {
     ) -> Result<Held, Refusal> {
         let (reply, answer) = oneshot::channel();
         self.enqueue(Work::Hold { unapproved: Box::new(unapproved), request, asker, reply })?;
+        answer.await.unwrap_or(Err(Refusal::LedgerUnavailable))
+    }
+
+    pub(super) async fn introduce(
+        &self,
+        introduction: Introduction,
+        registrar: Registrar,
+    ) -> Result<Introduced, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Work::Introduce { introduction, registrar, reply })?;
         answer.await.unwrap_or(Err(Refusal::LedgerUnavailable))
     }
 

@@ -177,6 +177,17 @@ impl KnownDevice {
         self.credentials.iter().filter(obsolete).map(|one| one.id).collect()
     }
 
+    /// Whether it was given that certificate, and no operator has denied it.
+    pub fn holds(&self, certificate: Fingerprint) -> bool {
+        let held = |one: &KnownCredential| one.state != CredentialState::Denied;
+        self.credentials.iter().any(|one| one.fingerprint == certificate && held(one))
+    }
+
+    /// Whether an operator denied a credential of it that has this key.
+    pub fn was_denied_with(&self, key: Fingerprint) -> bool {
+        self.in_state(CredentialState::Denied).any(|one| one.key == key)
+    }
+
     fn in_state(&self, state: CredentialState) -> impl Iterator<Item = &KnownCredential> {
         self.credentials.iter().filter(move |known| known.state == state)
     }

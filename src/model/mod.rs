@@ -17,7 +17,7 @@ pub use bootstrap_ca::{BootstrapCa, BootstrapCaId};
 pub use credential::{
     CredentialState, KnownCredential, KnownDevice, PENDING_LIMIT, Presented, Sighting,
 };
-pub use device::DeviceName;
+pub use device::{DeviceMetadata, DeviceName};
 pub use device_ca::{ActRefused, DeviceCa, DeviceCaAct, DeviceCaId, DeviceCaKind, DeviceCaState};
 pub use factory::{Factory, FactoryId, FactoryName, HostName, ServerPurpose};
 pub use held_request::{HELD_LIMIT, HeldRequestId, HeldState};

@@ -22,10 +22,12 @@ pub enum Operation {
     FullCmc,
     /// The CRLs of the online Device CAs (RFC 8295).
     Crls,
+    /// A first certificate by the API, on the word of a token. It has no path segment in EST.
+    Register,
 }
 
 impl Operation {
-    const ALL: [Self; 7] = [
+    const SEGMENTS: [Self; 7] = [
         Self::CaCerts,
         Self::SimpleEnroll,
         Self::SimpleReenroll,
@@ -35,7 +37,7 @@ impl Operation {
         Self::Crls,
     ];
 
-    /// Its path segment.
+    /// Its path segment; what it is called in the audit log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::CaCerts => "cacerts",
@@ -45,12 +47,13 @@ impl Operation {
             Self::ServerKeyGen => "serverkeygen",
             Self::FullCmc => "fullcmc",
             Self::Crls => "crls",
+            Self::Register => "register",
         }
     }
 
     /// The operation of a path segment.
     pub fn from_segment(segment: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|operation| operation.as_str() == segment)
+        Self::SEGMENTS.into_iter().find(|operation| operation.as_str() == segment)
     }
 }
 

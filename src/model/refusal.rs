@@ -14,6 +14,8 @@ pub enum Class {
     Forbidden,
     /// There is no such thing.
     NotFound,
+    /// There is such a thing already.
+    Conflict,
     /// There is such a thing, used in another way.
     WrongMethod,
     /// It took too long to arrive.
@@ -153,6 +155,13 @@ refusals! {
     Forbidden "device-denied" DeviceDenied: "an operator has denied this device";
     /// An operator forbade the certificate.
     Forbidden "credential-denied" CredentialDenied: "the certificate is denied";
+    /// The request is for another device than the registration.
+    Malformed "uuid-mismatch" UuidMismatch:
+        "the common name of the request's subject is not the uuid of the registration";
+    /// The device is registered already, and not denied.
+    Conflict "device-known" DeviceKnown: "a device with this uuid is registered already";
+    /// Another device of the Factory has the name for people.
+    Conflict "name-taken" NameTaken: "another device of this Factory has this name";
     /// No enabled online Device CA.
     Unavailable "no-issuing-ca" NoIssuingCa: "no Device CA is enabled for issuing";
     /// The Device CA was disabled while the request was under way (I2).

@@ -3,6 +3,8 @@
 use const_oid::db::rfc2985::{PKCS_9_AT_CHALLENGE_PASSWORD, PKCS_9_AT_EXTENSION_REQUEST};
 use der::asn1::{ObjectIdentifier, SetOfVec, Utf8StringRef};
 use der::{Any, AnyRef, Decode, Encode, Tag};
+use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject;
 
 use super::extension::Extensions;
 use super::issue::ToBeSigned;
@@ -60,6 +62,21 @@ impl CertificationRequest {
             changes_subject: attributes.iter().any(|one| one.id == CHANGE_SUBJECT_NAME),
             der: der.to_vec(),
         })
+    }
+
+    /// Reads the one request of a PEM text; what stands around the block is passed over.
+    ///
+    /// # Errors
+    /// When there is another number of requests than one, or it is not well formed.
+    pub fn from_pem(text: &[u8]) -> Result<Self, Malformed> {
+        let malformed = |why: &str| Malformed::new("PEM text", why);
+        let blocks: Result<Vec<_>, _> =
+            CertificateSigningRequestDer::pem_slice_iter(text).collect();
+        match blocks.map_err(|why| malformed(&format!("{why:?}")))?.as_slice() {
+            [der] => Self::from_der(der),
+            [] => Err(malformed("there is no certificate request in it")),
+            several => Err(malformed(&format!("{} requests are in it", several.len()))),
+        }
     }
 
     /// Proof of possession: verifies the request's own signature with its own key.

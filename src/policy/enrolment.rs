@@ -7,8 +7,8 @@ use data_encoding::BASE64;
 use super::requester::{Requester, Standing, device_name};
 use crate::clock::UnixTime;
 use crate::model::{
-    Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryId, KeyRefusal, Label, Operation,
-    Refusal,
+    Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryId, FactoryTrust, KeyRefusal, Label,
+    Operation, Refusal,
 };
 use crate::pki::{
     Certificate, CertificationRequest, Extension, KeyUsageSet, KeyUsages, Malformed, Name,
@@ -18,7 +18,8 @@ use crate::pki::{
 /// Certificates begin this many seconds in the past, for devices whose clock is slow (I12).
 const BACKDATED_SECONDS: i64 = 5 * 60;
 
-/// Permission to sign one certificate. Only [`judge`] makes it.
+/// Permission to sign one certificate. Only [`judge`] and
+/// [`judge_registration`](super::judge_registration) make it.
 #[expect(clippy::manual_non_exhaustive, reason = "the private field keeps this crate out as well")]
 pub struct Grant {
     /// In which Factory.
@@ -81,12 +82,33 @@ pub fn judge(
     check_key(profile, request.public_key())?;
     let usages = key_usage(request)?;
     check_channel_binding(requester, profile, request)?;
-    request.verify().map_err(|fault| match fault {
-        SignatureFault::Algorithm => Refusal::CsrSignatureAlgorithm,
-        SignatureFault::Wrong => Refusal::CsrSignature,
-    })?;
+    verify(request)?;
+    let asked = Asked { device, operation, label: label.cloned(), usages, request };
+    let grant = grant(asked, requester.trust, profile, now)?;
+    Ok(match profile.approval {
+        Approval::Automatic => Judged::Granted(grant),
+        Approval::Manual => Judged::ToApprove(Unapproved(grant)),
+    })
+}
 
-    let issuing_ca = requester.trust.issuing_ca().ok_or(Refusal::NoIssuingCa)?;
+/// A request that was checked.
+pub(super) struct Asked<'a> {
+    pub(super) device: DeviceName,
+    pub(super) operation: Operation,
+    pub(super) label: Option<Label>,
+    pub(super) usages: KeyUsageSet,
+    pub(super) request: &'a CertificationRequest,
+}
+
+/// Says what is signed and by which Device CA.
+pub(super) fn grant(
+    asked: Asked<'_>,
+    trust: &FactoryTrust,
+    profile: &EnrolmentProfile,
+    now: UnixTime,
+) -> Result<Grant, Refusal> {
+    let Asked { device, operation, label, usages, request } = asked;
+    let issuing_ca = trust.issuing_ca().ok_or(Refusal::NoIssuingCa)?;
     let ca_end = issuing_ca.certificate.validity().not_after;
     let validity = Validity {
         not_before: now.plus(-BACKDATED_SECONDS),
@@ -95,11 +117,11 @@ pub fn judge(
     if validity.not_after <= now {
         return Err(Refusal::NoIssuingCa);
     }
-    let grant = Grant {
-        factory: requester.trust.factory.id,
+    Ok(Grant {
+        factory: trust.factory.id,
         device,
         operation,
-        label: label.cloned(),
+        label,
         extensions: extensions(request, usages, &issuing_ca.certificate)
             .map_err(|why| Refusal::CsrMalformed(why.to_string()))?,
         issuing_ca: issuing_ca.clone(),
@@ -107,10 +129,14 @@ pub fn judge(
         public_key: request.public_key().clone(),
         validity,
         _judged: (),
-    };
-    Ok(match profile.approval {
-        Approval::Automatic => Judged::Granted(grant),
-        Approval::Manual => Judged::ToApprove(Unapproved(grant)),
+    })
+}
+
+/// Proof of possession.
+pub(super) fn verify(request: &CertificationRequest) -> Result<(), Refusal> {
+    request.verify().map_err(|fault| match fault {
+        SignatureFault::Algorithm => Refusal::CsrSignatureAlgorithm,
+        SignatureFault::Wrong => Refusal::CsrSignature,
     })
 }
 
@@ -143,7 +169,7 @@ fn device_of(
     Ok(requester.name.clone())
 }
 
-fn check_key(profile: &EnrolmentProfile, key: &PublicKey) -> Result<(), Refusal> {
+pub(super) fn check_key(profile: &EnrolmentProfile, key: &PublicKey) -> Result<(), Refusal> {
     if profile.keys.iter().any(|kind| kind.covers(key.algorithm())) {
         return Ok(());
     }
@@ -154,7 +180,7 @@ fn check_key(profile: &EnrolmentProfile, key: &PublicKey) -> Result<(), Refusal>
 }
 
 /// The key usage asked for, within what a device may have; digitalSignature if none is asked for.
-fn key_usage(request: &CertificationRequest) -> Result<KeyUsageSet, Refusal> {
+pub(super) fn key_usage(request: &CertificationRequest) -> Result<KeyUsageSet, Refusal> {
     let asked = request.extensions();
     if asked.ca {
         return Err(Refusal::CaRequested);

@@ -4,7 +4,9 @@
 //! [`crate::model::Sighting::judge`] inside the transaction that records.
 
 mod enrolment;
+mod registration;
 mod requester;
 
 pub use enrolment::{Grant, Judged, Unapproved, judge};
+pub use registration::{Introduction, judge_introduction, judge_registration};
 pub use requester::{Requester, Standing, authenticate};

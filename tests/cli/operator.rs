@@ -183,6 +183,33 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Whatever certificate it has, until it is allowed back.
+    async fn device_deny_refuses_a_device_from_now_on(backend: Backend) {
+        let (host, root) = Host::with_factory(backend).await;
+        let line = root.device_ca("line", &[]);
+        let server = host.serve().await;
+        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
+        server.follows(&host).await;
+        let device = line.device("device", "device-1");
+        session(&server, &root, &device).await;
+        let show = || server.estd(&host, &["device", "show", "device-1"]).success();
+        assert!(!show().contains("Denied"));
+
+        let deny = ["device", "deny", "device-1"];
+        let told = server.estd(&host, &deny).success();
+        assert!(told.contains("`estd device allow device-1` lets it back"), "{told}");
+        let told = server.estd(&host, &[&deny[..], &["--json"]].concat()).json();
+        assert_eq!(told, json!({ "device": "device-1", "denied": true }));
+        assert!(show().contains("\nDenied      20"), "{}", show());
+        assert_eq!(reenroll(&server, &root, &device).await, 403);
+
+        server.estd(&host, &["device", "allow", "device-1"]).success();
+        assert_eq!(reenroll(&server, &root, &device).await, 200);
+        assert!(!show().contains("Denied"));
+        server.estd(&host, &["device", "deny", "device-2"]).refused("there is no such device");
+        server.stop().await;
+    }
+
     async fn devices_of_odd_names_are_shown_and_allowed(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
         let line = root.device_ca("line", &[]);

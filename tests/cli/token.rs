@@ -31,6 +31,7 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/v1/devices", Role::Viewer),
     ("GET", "/v1/devices/{name}", Role::Viewer),
     ("POST", "/v1/devices/{name}/allow", Role::Operator),
+    ("POST", "/v1/devices/{name}/deny", Role::Operator),
     ("GET", "/v1/held-requests", Role::Viewer),
     ("POST", "/v1/held-requests/{id}/approve", Role::Operator),
     ("POST", "/v1/held-requests/{id}/reject", Role::Operator),
