@@ -17,6 +17,7 @@ use super::error::ApiError;
 use super::factories::CertificateView;
 use super::role::{Admin, Operator, Viewer};
 use super::selection::FactoryQuery;
+use crate::clock::UnixTime;
 use crate::factory::{
     self, Asked, Installing, RequestedKey, install, pending_requests, readmit, request_keys,
 };
@@ -201,7 +202,10 @@ pub(super) async fn phase_out(
     let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     Ok(Json(PhaseOut {
         dependents: api.ledger.dependents(device_ca.id, page.after, limit).await?,
-        issuing_ca: trust.issuing_ca().filter(|ca| ca.id != device_ca.id).map(Into::into),
+        issuing_ca: trust
+            .issuing_ca(UnixTime::now(), 0)
+            .filter(|ca| ca.id != device_ca.id)
+            .map(Into::into),
         device_ca: device_ca.into(),
     }))
 }

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Api;
+use super::auth::Principal;
 use super::error::ApiError;
 use super::role::{Operator, Viewer};
 use super::selection::FactoryQuery;
 use crate::ledger::{DevicePage, DeviceStory};
-use crate::model::DeviceName;
+use crate::model::{Allowance, DeviceName};
+use crate::pki::Fingerprint;
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
@@ -20,6 +23,14 @@ const MAX_PAGE: u32 = 1000;
 pub(super) struct PageQuery {
     after: Option<String>,
     limit: Option<u32>,
+}
+
+/// What goes with an allowance.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct WantedAllowance {
+    /// SHA-256 of the one certificate, in hex; absent: any.
+    certificate: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -62,13 +73,41 @@ pub(super) async fn allow(
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Path(name): Path<String>,
+    Json(wanted): Json<WantedAllowance>,
 ) -> Result<Json<Allowed>, ApiError> {
-    let trust = query.select(&principal, &api.active.load())?;
+    let allowance = match &wanted.certificate {
+        None => Allowance::Any,
+        Some(text) => Allowance::Certificate(Fingerprint::from_hex(text).ok_or_else(|| {
+            let why = "certificate must be the SHA-256 of a certificate, 64 hex digits";
+            ApiError::new(StatusCode::BAD_REQUEST, why)
+        })?),
+    };
+    set_allowance(&api, &principal, &query, name, Some(allowance)).await
+}
+
+pub(super) async fn disallow(
+    Operator(principal): Operator,
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Path(name): Path<String>,
+) -> Result<Json<Allowed>, ApiError> {
+    set_allowance(&api, &principal, &query, name, None).await
+}
+
+async fn set_allowance(
+    api: &Api,
+    principal: &Principal,
+    query: &FactoryQuery,
+    name: String,
+    allowance: Option<Allowance>,
+) -> Result<Json<Allowed>, ApiError> {
+    let trust = query.select(principal, &api.active.load())?;
     let device = DeviceName::parse(&name)?;
-    if !api.ledger.allow_device(trust.factory.id, &device, &principal.name).await? {
+    let factory = trust.factory.id;
+    if !api.ledger.allow_device(factory, &device, allowance, &principal.name).await? {
         return Err(unknown_device());
     }
-    Ok(Json(Allowed { device: name, allowed_once: true }))
+    Ok(Json(Allowed { device: name, allowed_once: allowance.is_some() }))
 }
 
 /// Denies a device with every credential that it has.

@@ -76,7 +76,7 @@ pub fn router(api: Api) -> Router {
         .route("/device-cas/{serial}/dependents", get(device_cas::phase_out))
         .route("/devices", get(devices::list))
         .route("/devices/{name}", get(devices::show))
-        .route("/devices/{name}/allow", post(devices::allow))
+        .route("/devices/{name}/allow", post(devices::allow).delete(devices::disallow))
         .route("/devices/{name}/deny", post(devices::deny))
         .route("/held-requests", get(held_requests::list))
         .route("/held-requests/{id}/approve", post(held_requests::approve))

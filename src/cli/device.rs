@@ -15,8 +15,17 @@ pub(super) enum Device {
         /// Its name: the common name of its subject
         name: String,
     },
-    /// Let a device come back once with a certificate that is unknown or was replaced
+    /// Let a device come back once with a certificate that is unknown, was replaced or denied.
+    /// Without --certificate whoever comes first in its name is let in
     Allow {
+        /// Its name: the common name of its subject
+        name: String,
+        /// Only with the certificate of this SHA-256, as the alarm in `estd audit list` shows it
+        #[arg(long, value_name = "SHA256")]
+        certificate: Option<String>,
+    },
+    /// Withdraw what `allow` gave, if it was not used yet
+    Disallow {
         /// Its name: the common name of its subject
         name: String,
     },
@@ -36,13 +45,27 @@ impl Device {
                 let path = format!("devices/{}", percent_encode(&name));
                 show(global, &api.get(&path, &[]).await?)
             }
-            Self::Allow { name } => {
+            Self::Allow { name, certificate } => {
                 let path = format!("devices/{}/allow", percent_encode(&name));
-                let answer = api.post(&path, json!({})).await?;
+                let answer = api.post(&path, json!({ "certificate": certificate })).await?;
                 if global.json {
                     return output::json(&answer);
                 }
-                output::line("The device may come back once with whatever certificate it has.")
+                output::line(match certificate {
+                    Some(_) => "The device may come back once with that certificate.",
+                    None => {
+                        "The device may come back once with whatever certificate it has. So may \
+                         whoever has its Device CA's key: `estd device disallow` withdraws it."
+                    }
+                })
+            }
+            Self::Disallow { name } => {
+                let path = format!("devices/{}/allow", percent_encode(&name));
+                let answer = api.delete(&path).await?;
+                if global.json {
+                    return output::json(&answer);
+                }
+                output::line("The device may come back with a credential of its own only.")
             }
             Self::Deny { name } => {
                 let path = format!("devices/{}/deny", percent_encode(&name));
@@ -95,7 +118,10 @@ fn show(global: &Global, story: &Value) -> anyhow::Result<()> {
         output::line(&format!("Denied      {}", output::field(story, "denied_at")))?;
     }
     if story.get("allowed_once") == Some(&Value::Bool(true)) {
-        output::line("May come back once with whatever certificate it has")?;
+        output::line(&match story.get("allowed_certificate").and_then(Value::as_str) {
+            Some(one) => format!("May come back once with the certificate {one}"),
+            None => "May come back once with whatever certificate it has".to_owned(),
+        })?;
     }
     let credentials = story.get("credentials").and_then(Value::as_array).cloned();
     let keys = [

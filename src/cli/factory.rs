@@ -188,6 +188,9 @@ impl New {
                 (given, known) => Ok(given.or_else(|| known.cloned())),
             }
         };
+        if self.any_ou && known.is_some_and(|known| !known.any_organizational_unit) {
+            bail!("--any-ou: the Factory {} was added without it", self.name);
+        }
         let known_est = known.map(|known| &known.est_host);
         let est_host = host(self.est_host.as_ref(), known_est, "--est-host")?
             .with_context(|| format!("--est-host: there is no Factory {} yet", self.name))?;

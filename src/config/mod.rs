@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use written::{Overrides, ServeOverrides, Written};
 
-use crate::model::{AnswerStyle, EnrolmentProfile, Label, Profiles};
+use crate::model::{AnswerStyle, Approval, EnrolmentProfile, Label, Profiles};
 use crate::pki::Fingerprint;
 use crate::telemetry::LogFormat;
 
@@ -225,15 +225,22 @@ fn profile(
     if written.keys.as_ref().is_some_and(Vec::is_empty) {
         errors.push(ConfigError::new(format!("{key}.keys"), "must name at least one kind of key"));
     }
+    let answer = written.answer.map_or(default.answer, Into::into);
+    let approval = written.approval.map_or(default.approval, Into::into);
+    if (answer, approval) == (AnswerStyle::Fioconfig, Approval::Manual) {
+        // 202 is a failure to it, and it comes back every 10 seconds with a new key for ever.
+        let reason = "`manual` cannot go with answer = \"fioconfig\": these agents do not wait";
+        errors.push(ConfigError::new(format!("{key}.approval"), reason));
+    }
     EnrolmentProfile {
-        answer: written.answer.map_or(default.answer, Into::into),
+        answer,
         validity_seconds: days
             .map_or(default.validity_seconds, |days| days.saturating_mul(24 * 3600)),
         keys: written.keys.map_or(default.keys, |keys| keys.into_iter().map(Into::into).collect()),
         require_challenge_password: written
             .require_challenge_password
             .unwrap_or(default.require_challenge_password),
-        approval: written.approval.map_or(default.approval, Into::into),
+        approval,
     }
 }
 
@@ -280,6 +287,7 @@ mod tests {
     fn every_wrong_key_is_named() {
         let errors = read(
             "[est]\nlisten = 'here'\nregistration_authorities = ['x']\n\
+             [est.labels.fioconfig]\napproval = 'manual'\n\
              [est.labels.cacerts]\n[est.labels.x]\nvalidity_days = 0\nkeys = []\n[ledger]\nurl = 'mysql:x'\n\
              [keys.pkcs11]",
         )
@@ -290,6 +298,7 @@ mod tests {
             "est.labels.cacerts",
             "est.labels.x.validity_days",
             "est.labels.x.keys",
+            "est.labels.fioconfig.approval",
             "ledger.url",
             "keys.pkcs11.module",
             "keys.pkcs11.token",

@@ -211,6 +211,18 @@ impl Written {
     fn read_file(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("the configuration file {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("the configuration file {}", path.display()))
+        toml::from_str(&text)
+            .map_err(|why| anyhow::anyhow!("{}", without_values(&text, &why)))
+            .with_context(|| format!("the configuration file {}", path.display()))
     }
+}
+
+/// What is wrong, and where, without the value that stands there: it may hold the ledger's password.
+fn without_values(text: &str, why: &toml::de::Error) -> String {
+    let start = why.span().map_or(0, |span| span.start);
+    let before = text.get(..start).unwrap_or_default();
+    let line = before.matches('\n').count();
+    let key = text.lines().nth(line).unwrap_or_default();
+    let key = key.split('=').next().unwrap_or_default().trim();
+    format!("line {}, {key}: {}", line + 1, why.message())
 }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::clock::UnixTime;
 use crate::keys::{self, ActiveSnapshot, Signed};
-use crate::ledger::{Asker, Contact, Held, Ledger, Recorded};
+use crate::ledger::{Asker, Contact, Held, Ledger, Newcomer, Recorded};
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{EnrolmentProfile, FactoryId, Label, Operation, Peer, Refusal};
 use crate::pki::CertificationRequest;
@@ -174,8 +174,10 @@ fn refused_by_ledger(refusal: Refusal, actor: &str, operation: Operation) -> Ref
 fn asker(requester: &Requester<'_>) -> Asker {
     match requester.standing {
         Standing::Device(device_ca) => Asker::Device(Contact::new(requester, device_ca)),
-        Standing::RegistrationAuthority => Asker::RegistrationAuthority(requester.into()),
-        Standing::Newcomer => Asker::Newcomer(requester.into()),
+        Standing::RegistrationAuthority(device_ca) => {
+            Asker::RegistrationAuthority(Contact::new(requester, device_ca))
+        }
+        Standing::Newcomer(bootstrap_ca) => Asker::Newcomer(Newcomer::new(requester, bootstrap_ca)),
     }
 }
 

@@ -123,7 +123,11 @@ async fn make(
         RequestedKey::DeviceCa => {
             let name = format!("{} online Device CA", factory.name);
             let key = key_store.generate_for_device_ca(&name, random).await?;
-            (key, subject(&name, &factory.name)?, device_ca_extensions()?.to_vec())
+            // People tell one from the next by it.
+            let mark: String =
+                key.signer().public_key().fingerprint().to_string().chars().take(8).collect();
+            let name = subject(&format!("{name} {mark}"), &factory.name)?;
+            (key, name, device_ca_extensions()?.to_vec())
         }
     };
     let signer = key.signer();

@@ -19,8 +19,9 @@ pub async fn sight(
     peer: &Peer,
 ) -> Result<Sighting, Refusal> {
     let requester = policy::authenticate(peer, active.snapshot(), UnixTime::now())?;
-    let Standing::Device(device_ca) = requester.standing else {
-        return Ok(Sighting::Expected);
+    let device_ca = match requester.standing {
+        Standing::Device(device_ca) | Standing::RegistrationAuthority(device_ca) => device_ca,
+        Standing::Newcomer(_) => return Ok(Sighting::Expected),
     };
     let device = requester.name.to_string();
     let seen = ledger.contact(Contact::new(&requester, device_ca)).await;

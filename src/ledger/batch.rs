@@ -11,14 +11,17 @@ use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{
-    CredentialState, DeviceCaId, DeviceCaState, DeviceMetadata, DeviceName, FactoryId, HELD_LIMIT,
-    HeldState, KnownCredential, KnownDevice, Label, Operation, Presented, Refusal, Sighting,
+    Allowance, CredentialState, DeviceCaId, DeviceCaState, DeviceMetadata, DeviceName, FactoryId,
+    HELD_LIMIT, HeldState, KnownCredential, KnownDevice, Label, Operation, Presented, Refusal,
+    Sighting,
 };
 use crate::pki::{Certificate, Fingerprint};
 use crate::policy::{Grant, Introduction};
 
 /// How old, in seconds, the record of a device's last contact may grow before it is written anew.
 const LAST_SEEN_RESOLUTION: i64 = 60;
+/// How long an operator's approval of a request is good for, in seconds: a week.
+const APPROVAL_LIFE: i64 = 7 * 24 * 3600;
 
 /// What the transaction has read and will write.
 pub(super) struct Batch {
@@ -67,7 +70,9 @@ impl Batch {
                 if let Err(refusal) = &verdict {
                     let grant = signed.grant();
                     let action = grant.operation.as_str();
-                    self.refused(action, asker.name(), grant.factory, &grant.device, refusal);
+                    let shown = asker.certificate();
+                    let (factory, device) = (grant.factory, &grant.device);
+                    self.refused(action, asker.name(), factory, device, shown, refusal);
                 }
                 verdict.map(Ruling::Seen)
             }
@@ -76,7 +81,9 @@ impl Batch {
                 if let Err(refusal) = &verdict {
                     let grant = unapproved.grant();
                     let action = grant.operation.as_str();
-                    self.refused(action, asker.name(), grant.factory, &grant.device, refusal);
+                    let shown = asker.certificate();
+                    let (factory, device) = (grant.factory, &grant.device);
+                    self.refused(action, asker.name(), factory, device, shown, refusal);
                 }
                 verdict
             }
@@ -84,7 +91,9 @@ impl Batch {
                 let verdict = self.contact(contact);
                 if let Err(refusal) = &verdict {
                     let device = &contact.device;
-                    self.refused("connect", device.as_str(), contact.factory, device, refusal);
+                    let shown = Some(contact.certificate.fingerprint());
+                    let actor = device.as_str();
+                    self.refused("connect", actor, contact.factory, device, shown, refusal);
                 }
                 verdict.map(Ruling::Seen)
             }
@@ -93,7 +102,7 @@ impl Batch {
                 if let Err(refusal) = &verdict {
                     let Introduction { factory, device, .. } = introduction;
                     let action = Operation::Register.as_str();
-                    self.refused(action, &registrar.token, *factory, device, refusal);
+                    self.refused(action, &registrar.token, *factory, device, None, refusal);
                 }
                 verdict.map(Ruling::Introduced)
             }
@@ -108,12 +117,18 @@ impl Batch {
         let known = self.facts.devices.get(key);
         match asker {
             Asker::Device(contact) => return self.contact(contact),
-            Asker::RegistrationAuthority(_) => {
+            Asker::RegistrationAuthority(contact) => {
                 if known.is_some_and(|device| device.denied) {
                     return Err(Refusal::DeviceDenied);
                 }
+                return self.contact(contact);
             }
-            Asker::Newcomer(_) => known.map_or(Ok(()), KnownDevice::comes_again)?,
+            Asker::Newcomer(newcomer) => {
+                if !self.facts.bootstrap_cas.contains(&newcomer.bootstrap_ca) {
+                    return Err(Refusal::CertificateUntrusted);
+                }
+                known.map_or(Ok(()), |device| device.comes_again(newcomer.shown))?;
+            }
             Asker::Registrar(_) => {}
         }
         Ok(Sighting::Expected)
@@ -124,27 +139,56 @@ impl Batch {
         let key = (grant.factory, grant.device.clone());
         self.asked_by(asker, &key)?;
         let known = self.facts.held.entry(key.clone()).or_default();
-        match known.iter().find(|held| held.request == request).map(|held| held.state) {
-            Some(HeldState::Approved) => return Ok(Ruling::Approved),
-            Some(HeldState::Rejected) => return Err(Refusal::RequestRejected),
-            Some(HeldState::Waiting) => return Ok(Ruling::Waiting),
-            None => {}
+        let (operation, label) = (grant.operation.as_str(), grant.label.as_ref());
+        let label = label.map(|label| label.as_str().to_owned());
+        if let Some(at) = known.iter().position(|held| held.request == request) {
+            let held = known.swap_remove(at);
+            let same = held.operation == operation && held.label == label;
+            let lapsed = held.state == HeldState::Approved
+                && held.decided_at.is_none_or(|at| at.plus(APPROVAL_LIFE) < self.now);
+            let state = held.state;
+            if same && !lapsed {
+                known.push(held);
+                return match state {
+                    HeldState::Approved => Ok(Ruling::Approved),
+                    HeldState::Rejected => Err(Refusal::RequestRejected),
+                    HeldState::Waiting => Ok(Ruling::Waiting),
+                };
+            }
+            // An operator's word was for something else, or long ago.
+            self.changes.forgotten.insert(held.id);
         }
         let id = self.transaction.next_id();
-        known.push(HeldFacts { id, request, state: HeldState::Waiting });
-        let excess = known.len().saturating_sub(HELD_LIMIT);
-        self.changes.forgotten.extend(known.drain(..excess).map(|held| held.id));
-        self.changes.held.push([
-            id.into(),
-            grant.factory.0.into(),
-            grant.device.as_str().into(),
-            request.as_bytes().into(),
-            grant.operation.as_str().into(),
-            grant.public_key.algorithm().to_string().into(),
-            HeldState::Waiting.as_str().into(),
-            self.now.0.into(),
-            None::<i64>.into(),
-        ]);
+        known.push(HeldFacts {
+            id,
+            request,
+            operation: operation.to_owned(),
+            label: label.clone(),
+            state: HeldState::Waiting,
+            decided_at: None,
+        });
+        // What an operator has decided is not flushed by junk.
+        let waiting = known.iter().filter(|held| held.state == HeldState::Waiting);
+        let mut waiting: Vec<i64> = waiting.map(|held| held.id).collect();
+        waiting.sort_unstable();
+        waiting.truncate(waiting.len().saturating_sub(HELD_LIMIT));
+        known.retain(|held| !waiting.contains(&held.id));
+        self.changes.forgotten.extend(waiting);
+        self.changes.held.push((
+            id,
+            [
+                id.into(),
+                grant.factory.0.into(),
+                grant.device.as_str().into(),
+                request.as_bytes().into(),
+                grant.operation.as_str().into(),
+                grant.public_key.algorithm().to_string().into(),
+                HeldState::Waiting.as_str().into(),
+                self.now.0.into(),
+                None::<i64>.into(),
+                label.as_deref().into(),
+            ],
+        ));
         self.done("hold", asker.name(), &key, format!("request {request} waits for approval"));
         Ok(Ruling::Waiting)
     }
@@ -164,8 +208,15 @@ impl Batch {
                 self.done("register", asker.name(), &key, String::new());
                 self.register(key.clone(), None, &DeviceMetadata::default());
             }
-            (Asker::Newcomer(_), Some(device)) if device.allowed_once => self.use_allowance(&key),
+            (Asker::Newcomer(newcomer), Some(device)) => {
+                if device.allows(newcomer.shown.fingerprint) {
+                    self.use_allowance(&key);
+                }
+            }
             (_, Some(_)) => {}
+        }
+        if let Asker::Newcomer(newcomer) = asker {
+            self.introduced_by(&key, newcomer.shown.key);
         }
         let dropped =
             self.facts.devices.get(&key).map(KnownDevice::pending_to_drop).unwrap_or_default();
@@ -238,6 +289,13 @@ impl Batch {
         let device_id = known.map(|device| device.id);
 
         let (action, adopt, superseded) = match &sighting {
+            // It is well again: whoever comes with another certificate is somebody else.
+            Sighting::Expected
+                if known.is_some_and(|device| device.allowance == Some(Allowance::Any)) =>
+            {
+                self.use_allowance(&key);
+                ("lapse-allowance", false, &[][..])
+            }
             Sighting::Expected => ("", false, &[][..]),
             Sighting::FirstContact => {
                 self.done("register", contact.device.as_str(), &key, String::new());
@@ -296,7 +354,7 @@ impl Batch {
             }
         }
         if let Some(device) = known {
-            (device.allowed_once, device.denied) = (false, false);
+            (device.allowance, device.denied) = (None, false);
             self.changes.registered_anew.push((device.id, metadata.clone()));
         } else {
             self.register(key.clone(), None, metadata);
@@ -362,8 +420,15 @@ impl Batch {
 
     fn use_allowance(&mut self, key: &DeviceKey) {
         if let Some(device) = self.facts.devices.get_mut(key) {
-            (device.allowed_once, device.denied) = (false, false);
+            (device.allowance, device.denied) = (None, false);
             self.changes.allowances_used.insert(device.id);
+        }
+    }
+
+    fn introduced_by(&mut self, device: &DeviceKey, key: Fingerprint) {
+        if let Some(device) = self.facts.devices.get_mut(device) {
+            device.introduced_by = Some(key);
+            self.changes.introduced.push((device.id, key));
         }
     }
 
@@ -393,8 +458,10 @@ impl Batch {
         actor: &str,
         factory: FactoryId,
         device: &DeviceName,
+        shown: Option<Fingerprint>,
         refusal: &Refusal,
     ) {
+        let shown = shown.map(|shown| format!(" (certificate {shown})"));
         self.transaction.note(Entry {
             at: self.now,
             factory: Some(factory),
@@ -403,7 +470,7 @@ impl Batch {
             subject: device.to_string(),
             outcome: if refusal.is_alarm() { Outcome::Alarm } else { Outcome::Refused },
             code: refusal.code().to_owned(),
-            detail: refusal.to_string(),
+            detail: format!("{refusal}{}", shown.unwrap_or_default()),
         });
     }
 }

@@ -7,6 +7,7 @@ use super::database::{Statement, Value};
 use super::transaction::WriteTransaction;
 use crate::clock::UnixTime;
 use crate::model::{CredentialState, DeviceMetadata};
+use crate::pki::Fingerprint;
 
 #[derive(Default)]
 pub(super) struct Changes {
@@ -17,7 +18,9 @@ pub(super) struct Changes {
     pub(super) used: BTreeSet<i64>,
     pub(super) seen: BTreeSet<i64>,
     pub(super) allowances_used: BTreeSet<i64>,
-    pub(super) held: Vec<[Value; 9]>,
+    pub(super) held: Vec<(i64, [Value; 10])>,
+    /// Devices with the keys of the bootstrap certificates that they came by.
+    pub(super) introduced: Vec<(i64, Fingerprint)>,
     pub(super) forgotten: BTreeSet<i64>,
     /// Denied devices that are registered anew.
     pub(super) registered_anew: Vec<(i64, DeviceMetadata)>,
@@ -67,23 +70,32 @@ impl Changes {
         update(transaction, Statement::new(used).bind(now), self.used).await?;
         let seen = "UPDATE device SET last_seen_at = $1 WHERE id IN ";
         update(transaction, Statement::new(seen).bind(now), self.seen).await?;
-        let allowed = "UPDATE device SET allowed_once = 0, denied_at = NULL WHERE id IN ";
+        let allowed = "UPDATE device SET allowed_once = 0, allowed_sha256 = NULL, \
+             denied_at = NULL WHERE id IN ";
         update(transaction, Statement::new(allowed), self.allowances_used).await?;
+        for (device, key) in self.introduced {
+            let update = Statement::new("UPDATE device SET introduced_by = $1 WHERE id = $2");
+            transaction.execute(update.bind(key.as_bytes()).bind(device)).await?;
+        }
+        // First: what takes the place of a forgotten request is for the same bytes.
+        let held = self.held.into_iter().filter(|(id, _)| !self.forgotten.contains(id));
+        let held: Vec<_> = held.map(|(_, row)| row).collect();
+        let forget = Statement::new("DELETE FROM held_request WHERE id IN ");
+        update(transaction, forget, self.forgotten).await?;
         insert(
             transaction,
             "INSERT INTO held_request (id, factory_id, device, request_sha256, operation, \
-             key_algorithm, state, asked_at, decided_at) VALUES ",
-            self.held,
+             key_algorithm, state, asked_at, decided_at, label) VALUES ",
+            held,
         )
-        .await?;
-        let forget = Statement::new("DELETE FROM held_request WHERE id IN ");
-        update(transaction, forget, self.forgotten).await
+        .await
     }
 }
 
 fn register_anew(id: i64, metadata: &DeviceMetadata) -> Statement {
     Statement::new(
-        "UPDATE device SET denied_at = NULL, allowed_once = 0, alias = $1, device_group = $2, \
+        "UPDATE device SET denied_at = NULL, allowed_once = 0, allowed_sha256 = NULL, \
+         alias = $1, device_group = $2, \
          hardware_id = $3 WHERE id = $4",
     )
     .bind(metadata.alias.as_deref())

@@ -135,6 +135,10 @@ pub(super) async fn add(
     certificate: &Certificate,
 ) -> Result<(), ChangeError> {
     let key = certificate.public_key().fingerprint();
+    let bootstrap = Statement::new("SELECT id FROM bootstrap_ca WHERE public_key_sha256 = $1");
+    if !transaction.rows(bootstrap.bind(key.as_bytes())).await?.is_empty() {
+        return Err(ChangeRefused::BootstrapCaKnown(certificate.subject().to_string()).into());
+    }
     let known = Statement::new(
         "SELECT factory_id, state, public_key_sha256, certificate FROM device_ca \
          WHERE public_key_sha256 = $1 OR factory_id = $2",

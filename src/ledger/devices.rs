@@ -6,10 +6,11 @@ use serde::Serialize;
 
 use super::database::{Row, Statement, Value};
 use super::factories::{certificate, change};
+use super::facts::maybe_fingerprint;
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
-use crate::model::{CredentialState, DeviceName, FactoryId};
+use crate::model::{Allowance, CredentialState, DeviceName, FactoryId};
 
 /// A page of devices, by name.
 #[derive(Debug, Serialize)]
@@ -58,6 +59,8 @@ pub struct DeviceStory {
     pub denied_at: Option<UnixTime>,
     /// Whether it may come back once with a credential that would be refused.
     pub allowed_once: bool,
+    /// SHA-256 of the one certificate that it may come back with; absent: any.
+    pub allowed_certificate: Option<String>,
     /// Its credentials, oldest first.
     pub credentials: Vec<CredentialStory>,
 }
@@ -140,7 +143,7 @@ impl Ledger {
     ) -> Result<Option<DeviceStory>, LedgerError> {
         let select = Statement::new(
             "SELECT id, name, alias, device_group, hardware_id, registered_at, last_seen_at, \
-             denied_at, allowed_once FROM device WHERE factory_id = $1 AND name = $2",
+             denied_at, allowed_once, allowed_sha256 FROM device WHERE factory_id = $1 AND name = $2",
         );
         let rows = self.database.rows(select.bind(factory.0).bind(name.as_str())).await?;
         let Some(row) = rows.first() else {
@@ -164,6 +167,8 @@ impl Ledger {
             last_seen_at: row.maybe_integer("last_seen_at")?.map(UnixTime),
             denied_at: row.maybe_integer("denied_at")?.map(UnixTime),
             allowed_once: row.integer("allowed_once")? != 0,
+            allowed_certificate: maybe_fingerprint(row, "allowed_sha256")?
+                .map(|one| one.to_string()),
             credentials: credentials
                 .iter()
                 .map(|row| credential_story(row, &names))
@@ -171,8 +176,8 @@ impl Ledger {
         }))
     }
 
-    /// Lets a device come back once with a credential that rules I6 and I7 would refuse. `false` if
-    /// there is no such device.
+    /// Lets a device come back once with a credential that rules I6 and I7 would refuse, or with
+    /// `None` withdraws that. `false` if there is no such device.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -180,18 +185,33 @@ impl Ledger {
         &self,
         factory: FactoryId,
         name: &DeviceName,
+        allowance: Option<Allowance>,
         actor: &str,
     ) -> Result<bool, LedgerError> {
+        let one = match allowance {
+            Some(Allowance::Certificate(one)) => Some(one.as_bytes().to_vec()),
+            Some(Allowance::Any) | None => None,
+        };
         let mut transaction = WriteTransaction::begin(&self.database).await?;
         let update = Statement::new(
-            "UPDATE device SET allowed_once = 1 WHERE factory_id = $1 AND name = $2",
-        );
-        let update = update.bind(factory.0).bind(name.as_str());
+            "UPDATE device SET allowed_once = $1, allowed_sha256 = $2 \
+             WHERE factory_id = $3 AND name = $4",
+        )
+        .bind(i64::from(allowance.is_some()))
+        .bind(Value::Bytes(one))
+        .bind(factory.0)
+        .bind(name.as_str());
         if transaction.execute(update).await? == 0 {
             return Ok(false);
         }
-        let detail = "once".to_owned();
-        transaction.note(change(factory, actor, "allow-device", name.to_string(), detail));
+        let (action, detail) = match allowance {
+            None => ("withdraw-allowance", String::new()),
+            Some(Allowance::Any) => ("allow-device", "once, with any certificate".to_owned()),
+            Some(Allowance::Certificate(one)) => {
+                ("allow-device", format!("once, with certificate {one}"))
+            }
+        };
+        transaction.note(change(factory, actor, action, name.to_string(), detail));
         transaction.commit().await?;
         Ok(true)
     }
@@ -226,7 +246,8 @@ impl Ledger {
         );
         let credentials = transaction.execute(update.bind(denied).bind(now).bind(id)).await?;
         let update = Statement::new(
-            "UPDATE device SET denied_at = $1, allowed_once = 0, alias = NULL WHERE id = $2",
+            "UPDATE device SET denied_at = $1, allowed_once = 0, allowed_sha256 = NULL, \
+             alias = NULL WHERE id = $2",
         );
         transaction.execute(update.bind(now).bind(id)).await?;
         let alias = device.maybe_text("alias")?.map(|alias| format!("called {alias:?}, "));

@@ -84,6 +84,9 @@ pub enum ChangeRefused {
     /// A Device CA is known by its key.
     #[error("the Device CA {0} is known already")]
     DeviceCaKnown(String),
+    /// The two kinds are kept apart.
+    #[error("the CA {0} is known as a bootstrap CA: a key is one or the other")]
+    BootstrapCaKnown(String),
     /// A revoked one comes back only by an explicit act.
     #[error("the Device CA {0} was revoked: `estd device-ca add --again` brings it back")]
     DeviceCaRevoked(String),
@@ -139,6 +142,7 @@ impl ChangeRefused {
             Self::RootAlreadySet => "root-already-set",
             Self::NoPendingKey(_) => "no-pending-key",
             Self::DeviceCaKnown(_) => "device-ca-known",
+            Self::BootstrapCaKnown(_) => "bootstrap-ca-known",
             Self::DeviceCaRevoked(_) => "device-ca-revoked",
             Self::SerialTaken(_) => "serial-taken",
             Self::NoSuchDeviceCa => "device-ca-unknown",

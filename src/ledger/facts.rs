@@ -5,10 +5,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::LedgerError;
 use super::database::{Row, Statement, Value};
 use super::transaction::WriteTransaction;
-use super::work::Work;
+use super::work::{Shown, Work};
+use crate::clock::UnixTime;
 use crate::model::{
-    CredentialState, DeviceCaId, DeviceCaState, DeviceName, FactoryId, HeldState, KnownCredential,
-    KnownDevice,
+    Allowance, BootstrapCaId, CredentialState, DeviceCaId, DeviceCaState, DeviceName, FactoryId,
+    HeldState, KnownCredential, KnownDevice,
 };
 use crate::pki::Fingerprint;
 
@@ -19,6 +20,8 @@ pub(super) type DeviceKey = (FactoryId, DeviceName);
 pub(super) struct Facts {
     pub(super) devices: HashMap<DeviceKey, KnownDevice>,
     pub(super) cas: HashMap<DeviceCaId, DeviceCaState>,
+    /// Those that are trusted; read only where somebody comes by one.
+    pub(super) bootstrap_cas: HashSet<BootstrapCaId>,
     pub(super) held: HashMap<DeviceKey, Vec<HeldFacts>>,
     /// Which device has a name for people.
     pub(super) aliases: HashMap<(FactoryId, String), DeviceName>,
@@ -30,7 +33,10 @@ pub(super) struct Facts {
 pub(super) struct HeldFacts {
     pub(super) id: i64,
     pub(super) request: Fingerprint,
+    pub(super) operation: String,
+    pub(super) label: Option<String>,
     pub(super) state: HeldState,
+    pub(super) decided_at: Option<UnixTime>,
 }
 
 impl Facts {
@@ -40,11 +46,19 @@ impl Facts {
     ) -> Result<Self, LedgerError> {
         let mut facts = Self::default();
         let mut names: HashMap<FactoryId, BTreeSet<&str>> = HashMap::new();
-        for (factory, device) in works.iter().filter_map(Work::device) {
+        let shown = works.iter().filter_map(Work::shown);
+        let askers = shown.map(|shown| (shown.factory, shown.device));
+        for (factory, device) in works.iter().filter_map(Work::device).chain(askers) {
             names.entry(factory).or_default().insert(device.as_str());
         }
         for (factory, names) in names {
             facts.read_devices(transaction, factory, names).await?;
+        }
+        for shown in works.iter().filter_map(Work::shown) {
+            facts.read_shown(transaction, &shown).await?;
+        }
+        if works.iter().any(Work::is_newcomers) {
+            facts.read_bootstrap_cas(transaction).await?;
         }
         if works.iter().any(|work| work.device().is_some()) {
             facts.read_cas(transaction).await?;
@@ -67,7 +81,7 @@ impl Facts {
         device: &DeviceName,
     ) -> Result<(), LedgerError> {
         let select = Statement::new(
-            "SELECT id, request_sha256, state FROM held_request \
+            "SELECT id, request_sha256, operation, label, state, decided_at FROM held_request \
              WHERE factory_id = $1 AND device = $2 ORDER BY id",
         );
         let select = select.bind(factory.0).bind(device.as_str());
@@ -77,6 +91,9 @@ impl Facts {
             known.push(HeldFacts {
                 id: row.integer("id")?,
                 request: fingerprint(&row, "request_sha256")?,
+                operation: row.text("operation")?,
+                label: row.maybe_text("label")?,
+                decided_at: row.maybe_integer("decided_at")?.map(UnixTime),
                 state: HeldState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
             });
         }
@@ -105,11 +122,12 @@ impl Facts {
         names: BTreeSet<&str>,
     ) -> Result<(), LedgerError> {
         let select = Statement::new(
-            "SELECT device.id AS device_id, device.name, device.allowed_once, device.denied_at, \
-             device.last_seen_at, \
+            "SELECT device.id AS device_id, device.name, device.allowed_once, device.allowed_sha256, \
+             device.denied_at, device.introduced_by, device.last_seen_at, \
              credential.id AS credential_id, credential.sha256, credential.public_key_sha256, \
              credential.state \
              FROM device LEFT JOIN credential ON credential.device_id = device.id \
+             AND credential.state IN ('current', 'pending') \
              WHERE device.factory_id = $1 AND device.name IN ",
         )
         .bind(factory.0)
@@ -122,14 +140,57 @@ impl Facts {
                 .devices
                 .entry((factory, name))
                 .or_insert_with(|| KnownDevice { id, ..KnownDevice::default() });
-            device.allowed_once = row.integer("allowed_once")? != 0;
+            device.allowance = allowance(&row)?;
             device.denied = row.maybe_integer("denied_at")?.is_some();
+            device.introduced_by = maybe_fingerprint(&row, "introduced_by")?;
             if let Some(credential) = known_credential(&row)? {
                 device.credentials.push(credential);
             }
             if let Some(seen) = row.maybe_integer("last_seen_at")? {
                 self.last_seen.insert(id, seen);
             }
+        }
+        Ok(())
+    }
+
+    /// Adds what the ledger knows of a certificate or key that is not among the accepted ones: at
+    /// most two credentials, however many the device once had.
+    async fn read_shown(
+        &mut self,
+        transaction: &mut WriteTransaction,
+        shown: &Shown<'_>,
+    ) -> Result<(), LedgerError> {
+        let Some(device) = self.devices.get_mut(&(shown.factory, shown.device.clone())) else {
+            return Ok(());
+        };
+        let mut known = device.credentials.iter();
+        if known.any(|known| Some(known.fingerprint) == shown.certificate) {
+            return Ok(());
+        }
+        let select = Statement::new(
+            "SELECT id AS credential_id, sha256, public_key_sha256, state FROM credential \
+             WHERE device_id = $1 AND sha256 = $2 UNION \
+             SELECT id, sha256, public_key_sha256, state FROM credential WHERE id = \
+             (SELECT MAX(id) FROM credential WHERE device_id = $1 AND public_key_sha256 = $3)",
+        )
+        .bind(device.id)
+        .bind(shown.certificate.as_ref().map_or(&[][..], Fingerprint::as_bytes))
+        .bind(shown.key.as_bytes());
+        for row in transaction.rows(select).await? {
+            let found = known_credential(&row)?.into_iter();
+            let new = found.filter(|new| device.credentials.iter().all(|one| one.id != new.id));
+            device.credentials.extend(new.collect::<Vec<_>>());
+        }
+        device.credentials.sort_unstable_by_key(|known| known.id);
+        Ok(())
+    }
+
+    async fn read_bootstrap_cas(
+        &mut self,
+        transaction: &mut WriteTransaction,
+    ) -> Result<(), LedgerError> {
+        for row in transaction.rows(Statement::new("SELECT id FROM bootstrap_ca")).await? {
+            self.bootstrap_cas.insert(BootstrapCaId(row.integer("id")?));
         }
         Ok(())
     }
@@ -156,6 +217,21 @@ fn known_credential(row: &Row) -> Result<Option<KnownCredential>, LedgerError> {
         key: fingerprint(row, "public_key_sha256")?,
         state: CredentialState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
     }))
+}
+
+fn allowance(row: &Row) -> Result<Option<Allowance>, LedgerError> {
+    if row.integer("allowed_once")? == 0 {
+        return Ok(None);
+    }
+    let one = maybe_fingerprint(row, "allowed_sha256")?;
+    Ok(Some(one.map_or(Allowance::Any, Allowance::Certificate)))
+}
+
+pub(super) fn maybe_fingerprint(
+    row: &Row,
+    column: &str,
+) -> Result<Option<Fingerprint>, LedgerError> {
+    row.maybe_bytes(column)?.map(|_| fingerprint(row, column)).transpose()
 }
 
 pub(super) fn fingerprint(row: &Row, column: &str) -> Result<Fingerprint, LedgerError> {

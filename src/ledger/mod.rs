@@ -35,7 +35,7 @@ pub use private_keys::{KeyPlace, RewrapFailure, StoredKey};
 pub use registry::{DeviceFilter, DeviceKey, RegisteredDevice, RegistryPage};
 pub use revocation_lists::{RefusedCredential, SignedRevocationList};
 pub use tokens::{NewToken, TokenSummary};
-pub use work::{Asker, Bearer, Contact, Held, Introduced, Recorded, Registrar};
+pub use work::{Asker, Contact, Held, Introduced, Newcomer, Recorded, Registrar};
 pub use writer::WriterMetrics;
 
 use crate::keys::Signed;

@@ -74,7 +74,8 @@ impl KeyPlace {
 
 impl Ledger {
     /// Stores keys that wait for their certificates, wrapped under the key-encryption key that has
-    /// this check value.
+    /// this check value. One for which another waits by now is passed over: two who ask at once get
+    /// one key.
     ///
     /// # Errors
     /// When the ledger has another key-encryption key by now, or fails.
@@ -89,6 +90,14 @@ impl Ledger {
         let now = UnixTime::now();
         for key in keys {
             let purpose = purpose_word(key.purpose);
+            let waiting = Statement::new(
+                "SELECT 1 AS one FROM private_key \
+                 WHERE factory_id = $1 AND purpose = $2 AND installed = 0",
+            );
+            let waiting = waiting.bind(key.factory.0).bind(purpose);
+            if !transaction.rows(waiting).await?.is_empty() {
+                continue;
+            }
             let (store, wrapped) = key.place.columns();
             let insert = Statement::new(
                 "INSERT INTO private_key (public_key_sha256, factory_id, purpose, store, wrapped, \

@@ -34,7 +34,8 @@ pub struct SignedRevocationList {
 
 impl Ledger {
     /// The superseded and denied credentials that a Device CA issued here and that have not
-    /// expired, in the order of their issuance.
+    /// expired, in the order of their issuance. Superseded ones that were never seen in use are
+    /// left out: a device that fails for ever leaves one at every try.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -48,6 +49,7 @@ impl Ledger {
              COALESCE(credential.state_since, credential.recorded_at) AS since \
              FROM credential JOIN enrolment ON enrolment.credential_id = credential.id \
              WHERE credential.device_ca_id = $1 AND credential.state IN ('superseded', 'denied') \
+             AND (credential.state = 'denied' OR credential.first_used_at IS NOT NULL) \
              AND COALESCE(credential.not_after, $2) >= $2 ORDER BY credential.id",
         );
         let rows = self.database.rows(select.bind(device_ca.0).bind(now.0)).await?;

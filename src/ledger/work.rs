@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use crate::keys::Signed;
 use crate::model::audit::Entry;
 use crate::model::{
-    DeviceCa, DeviceCaId, DeviceMetadata, DeviceName, FactoryId, Refusal, Sighting,
+    BootstrapCa, BootstrapCaId, DeviceCa, DeviceCaId, DeviceMetadata, DeviceName, FactoryId,
+    Presented, Refusal, Sighting,
 };
 use crate::pki::{Certificate, Fingerprint};
 use crate::policy::{Grant, Introduction, Requester, Unapproved};
@@ -46,30 +47,34 @@ impl Contact {
 pub enum Asker {
     /// The device itself.
     Device(Contact),
-    /// A registration authority, on the device's behalf (E-25).
-    RegistrationAuthority(Bearer),
+    /// A registration authority, on the device's behalf (E-25). It is itself a device.
+    RegistrationAuthority(Contact),
     /// A new device, by a certificate of a bootstrap CA (E-17).
-    Newcomer(Bearer),
+    Newcomer(Newcomer),
     /// Somebody with a token for the API, who registers the device.
     Registrar(Registrar),
 }
 
-/// Somebody with a certificate that the ledger does not keep.
+/// A device with a certificate of a bootstrap CA, which the ledger does not keep.
 #[derive(Clone, Debug)]
-pub struct Bearer {
+pub struct Newcomer {
     /// The name in the certificate.
     pub name: DeviceName,
-    /// SHA-256 of the certificate.
-    pub certificate: Fingerprint,
+    /// The certificate.
+    pub shown: Presented,
+    /// The bootstrap CA that issued it.
+    pub bootstrap_ca: BootstrapCaId,
     /// Where it connected from.
     pub address: SocketAddr,
 }
 
-impl From<&Requester<'_>> for Bearer {
-    fn from(requester: &Requester<'_>) -> Self {
+impl Newcomer {
+    /// The requester comes by a certificate of this bootstrap CA.
+    pub fn new(requester: &Requester<'_>, bootstrap_ca: &BootstrapCa) -> Self {
         Self {
             name: requester.name.clone(),
-            certificate: requester.certificate.certificate.fingerprint(),
+            shown: requester.certificate.presented(),
+            bootstrap_ca: bootstrap_ca.id,
             address: requester.peer.address,
         }
     }
@@ -151,6 +156,30 @@ pub(super) enum Ruling {
 
 pub(super) type Verdict = Result<Ruling, Refusal>;
 
+/// What a waiter reads if it is given another's ruling, which no code does: never a yes.
+const ANOTHER_RULING: Refusal = Refusal::LedgerUnavailable;
+
+/// A certificate or key that a piece of work shows in a device's name.
+pub(super) struct Shown<'a> {
+    pub(super) factory: FactoryId,
+    pub(super) device: &'a DeviceName,
+    /// SHA-256 of the certificate; a request has none.
+    pub(super) certificate: Option<Fingerprint>,
+    /// SHA-256 of the key.
+    pub(super) key: Fingerprint,
+}
+
+impl<'a> From<&'a Contact> for Shown<'a> {
+    fn from(contact: &'a Contact) -> Self {
+        Self {
+            factory: contact.factory,
+            device: &contact.device,
+            certificate: Some(contact.certificate.fingerprint()),
+            key: contact.certificate.public_key().fingerprint(),
+        }
+    }
+}
+
 impl Work {
     /// The device that it is about.
     pub(super) fn device(&self) -> Option<(FactoryId, &DeviceName)> {
@@ -165,6 +194,35 @@ impl Work {
             }
             Self::Note { .. } => None,
         }
+    }
+
+    /// What it shows in a device's name: in that of a registration authority, its own.
+    pub(super) fn shown(&self) -> Option<Shown<'_>> {
+        match self {
+            Self::Contact { contact, .. } => Some(contact.into()),
+            Self::Record { asker, .. } | Self::Hold { asker, .. } if asker.contact().is_some() => {
+                asker.contact().map(Into::into)
+            }
+            Self::Record { signed, asker: Asker::Registrar(_), .. } => {
+                let grant = signed.grant();
+                let key = grant.public_key.fingerprint();
+                let (factory, device) = (grant.factory, &grant.device);
+                Some(Shown { factory, device, certificate: None, key })
+            }
+            Self::Introduce { introduction, .. } => Some(Shown {
+                factory: introduction.factory,
+                device: &introduction.device,
+                certificate: Some(introduction.certificate.fingerprint()),
+                key: introduction.certificate.public_key().fingerprint(),
+            }),
+            Self::Record { .. } | Self::Hold { .. } | Self::Note { .. } => None,
+        }
+    }
+
+    /// Whether somebody asks by a certificate of a bootstrap CA.
+    pub(super) fn is_newcomers(&self) -> bool {
+        let (Self::Record { asker, .. } | Self::Hold { asker, .. }) = self else { return false };
+        matches!(asker, Asker::Newcomer(_))
     }
 
     /// The name for people that it would give to a device.
@@ -187,21 +245,22 @@ impl Work {
                 let _gone = reply.send(verdict.map(|_| Recorded { certificate }));
             }
             Self::Contact { reply, .. } => {
-                let _gone = reply.send(verdict.map(|ruling| match ruling {
-                    Ruling::Seen(sighting) => sighting,
-                    _ => Sighting::Expected,
+                let _gone = reply.send(verdict.and_then(|ruling| match ruling {
+                    Ruling::Seen(sighting) => Ok(sighting),
+                    _ => Err(ANOTHER_RULING),
                 }));
             }
             Self::Hold { unapproved, reply, .. } => {
-                let _gone = reply.send(verdict.map(|ruling| match ruling {
-                    Ruling::Approved => Held::Approved(Box::new(unapproved.approved())),
-                    _ => Held::Waiting,
+                let _gone = reply.send(verdict.and_then(|ruling| match ruling {
+                    Ruling::Approved => Ok(Held::Approved(Box::new(unapproved.approved()))),
+                    Ruling::Waiting => Ok(Held::Waiting),
+                    _ => Err(ANOTHER_RULING),
                 }));
             }
             Self::Introduce { reply, .. } => {
-                let _gone = reply.send(verdict.map(|ruling| match ruling {
-                    Ruling::Introduced(introduced) => introduced,
-                    _ => Introduced::New,
+                let _gone = reply.send(verdict.and_then(|ruling| match ruling {
+                    Ruling::Introduced(introduced) => Ok(introduced),
+                    _ => Err(ANOTHER_RULING),
                 }));
             }
             Self::Note { reply, .. } => {
@@ -212,11 +271,18 @@ impl Work {
 }
 
 impl Asker {
+    fn contact(&self) -> Option<&Contact> {
+        match self {
+            Self::Device(contact) | Self::RegistrationAuthority(contact) => Some(contact),
+            Self::Newcomer(_) | Self::Registrar(_) => None,
+        }
+    }
+
     /// The name in the certificate that asks, or that of the token.
     pub fn name(&self) -> &str {
         match self {
-            Self::Device(contact) => contact.device.as_str(),
-            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => bearer.name.as_str(),
+            Self::Device(contact) | Self::RegistrationAuthority(contact) => contact.device.as_str(),
+            Self::Newcomer(newcomer) => newcomer.name.as_str(),
             Self::Registrar(registrar) => &registrar.token,
         }
     }
@@ -224,20 +290,20 @@ impl Asker {
     /// SHA-256 of the certificate that asks; a token has none.
     pub(super) fn certificate(&self) -> Option<Fingerprint> {
         match self {
-            Self::Device(contact) => Some(contact.certificate.fingerprint()),
-            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => {
-                Some(bearer.certificate)
+            Self::Device(contact) | Self::RegistrationAuthority(contact) => {
+                Some(contact.certificate.fingerprint())
             }
+            Self::Newcomer(newcomer) => Some(newcomer.shown.fingerprint),
             Self::Registrar(_) => None,
         }
     }
 
     pub(super) fn address(&self) -> String {
         match self {
-            Self::Device(contact) => contact.address.to_string(),
-            Self::RegistrationAuthority(bearer) | Self::Newcomer(bearer) => {
-                bearer.address.to_string()
+            Self::Device(contact) | Self::RegistrationAuthority(contact) => {
+                contact.address.to_string()
             }
+            Self::Newcomer(newcomer) => newcomer.address.to_string(),
             Self::Registrar(_) => "API".to_owned(),
         }
     }

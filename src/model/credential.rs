@@ -39,12 +39,32 @@ pub struct KnownCredential {
 pub struct KnownDevice {
     /// Its row.
     pub id: i64,
-    /// Whether an operator allowed it to come back once with a credential that would be refused.
-    pub allowed_once: bool,
+    /// With what an operator lets it come back, once, although it would be refused.
+    pub allowance: Option<Allowance>,
     /// Whether an operator denied it, with every credential that it had then.
     pub denied: bool,
-    /// Its credentials, oldest first.
+    /// SHA-256 of the key of the bootstrap certificate by which it came, if it came by one.
+    pub introduced_by: Option<Fingerprint>,
+    /// Its accepted credentials and those that have to do with what is shown now, oldest first.
     pub credentials: Vec<KnownCredential>,
+}
+
+/// What an operator lets a device come back with, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowance {
+    /// Whatever certificate of a trusted CA it presents next.
+    Any,
+    /// The certificate with this SHA-256.
+    Certificate(Fingerprint),
+}
+
+impl Allowance {
+    fn covers(self, certificate: Fingerprint) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Certificate(allowed) => allowed == certificate,
+        }
+    }
 }
 
 /// The certificate that a device proved to hold.
@@ -105,17 +125,21 @@ impl Sighting {
             };
         };
         match device.find(presented) {
-            Some(known) if known.fingerprint == presented.fingerprint => device.returns(known),
+            Some(known) if known.fingerprint == presented.fingerprint => {
+                device.returns(known, presented)
+            }
             Some(known) => match known.state {
                 CredentialState::Pending | CredentialState::Current => {
                     Ok(Self::Adopted { superseded: device.up_to(known) })
                 }
                 CredentialState::Superseded => {
-                    device.allowance(None, Refusal::CredentialSuperseded)
+                    device.allowance(None, presented, Refusal::CredentialSuperseded)
                 }
-                CredentialState::Denied => device.allowance(None, Refusal::CredentialDenied),
+                CredentialState::Denied => {
+                    device.allowance(None, presented, Refusal::CredentialDenied)
+                }
             },
-            None => device.allowance(None, Refusal::CredentialUnknown),
+            None => device.allowance(None, presented, Refusal::CredentialUnknown),
         }
     }
 }
@@ -129,7 +153,7 @@ impl KnownDevice {
             .or_else(|| newest_first().find(|known| known.key == presented.key))
     }
 
-    fn returns(&self, known: &KnownCredential) -> Result<Sighting, Refusal> {
+    fn returns(&self, known: &KnownCredential, presented: Presented) -> Result<Sighting, Refusal> {
         match known.state {
             CredentialState::Current => Ok(Sighting::Expected),
             CredentialState::Pending => Ok(Sighting::Confirmed {
@@ -137,33 +161,49 @@ impl KnownDevice {
                 superseded: self.up_to(known).into_iter().filter(|id| *id != known.id).collect(),
             }),
             CredentialState::Superseded => {
-                self.allowance(Some(known.id), Refusal::CredentialSuperseded)
+                self.allowance(Some(known.id), presented, Refusal::CredentialSuperseded)
             }
-            CredentialState::Denied => self.allowance(Some(known.id), Refusal::CredentialDenied),
+            CredentialState::Denied => {
+                self.allowance(Some(known.id), presented, Refusal::CredentialDenied)
+            }
         }
     }
 
-    fn allowance(&self, credential: Option<i64>, refusal: Refusal) -> Result<Sighting, Refusal> {
-        if !self.allowed_once {
+    fn allowance(
+        &self,
+        credential: Option<i64>,
+        presented: Presented,
+        refusal: Refusal,
+    ) -> Result<Sighting, Refusal> {
+        if !self.allows(presented.fingerprint) {
             return Err(refusal);
         }
         let superseded = self.in_state(CredentialState::Current).map(|known| known.id).collect();
         Ok(Sighting::Allowed { credential, superseded })
     }
 
+    /// Whether an operator lets it come back with that certificate.
+    pub fn allows(&self, certificate: Fingerprint) -> bool {
+        self.allowance.is_some_and(|allowance| allowance.covers(certificate))
+    }
+
     /// Judges that the device comes by a bootstrap certificate although it is known: it may, as long
-    /// as it has used none of what it was given, or by the operator's allowance.
+    /// as it has used none of what it was given for the same key, or by the operator's allowance.
     ///
     /// # Errors
-    /// The refusal: it was denied, or it has a certificate in use.
-    pub fn comes_again(&self) -> Result<(), Refusal> {
+    /// The refusal: it was denied, it has a certificate in use, or it came by another key.
+    pub fn comes_again(&self, shown: Presented) -> Result<(), Refusal> {
         let in_use = self.in_state(CredentialState::Current).next().is_some();
-        match (self.denied, in_use) {
-            _ if self.allowed_once => Ok(()),
-            (true, _) => Err(Refusal::DeviceDenied),
-            (false, true) => Err(Refusal::BootstrapRepeated),
-            (false, false) => Ok(()),
+        if self.allows(shown.fingerprint) {
+            return Ok(());
         }
+        if self.denied {
+            return Err(Refusal::DeviceDenied);
+        }
+        if in_use || self.introduced_by != Some(shown.key) {
+            return Err(Refusal::BootstrapRepeated);
+        }
+        Ok(())
     }
 
     /// What a session with `known` makes obsolete: the current credential, and every pending one

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 
 use super::{
-    CredentialState, DeviceCaState, Fingerprint, KnownCredential, KnownDevice, PENDING_LIMIT,
-    Presented, Refusal, Sighting,
+    Allowance, CredentialState, DeviceCaState, Fingerprint, KnownCredential, KnownDevice,
+    PENDING_LIMIT, Presented, Refusal, Sighting,
 };
 use CredentialState::{Current, Denied, Pending, Superseded};
 
@@ -79,7 +79,7 @@ fn i7_a_superseded_one_that_comes_back_is_an_alarm_until_allowed_once() {
     assert_eq!(refusal.code(), "credential-superseded");
     assert!(refusal.is_alarm());
 
-    device.allowed_once = true;
+    device.allowance = Some(Allowance::Any);
     assert_eq!(
         judge(&device, presented(0, 0)),
         Ok(Sighting::Allowed { credential: Some(0), superseded: vec![1] })
@@ -90,10 +90,21 @@ fn i7_a_superseded_one_that_comes_back_is_an_alarm_until_allowed_once() {
 fn a_denied_one_is_refused_until_the_operator_allows_the_device_again() {
     let mut device = device(&[Denied]);
     assert_eq!(judge(&device, presented(0, 0)).unwrap_err().code(), "credential-denied");
-    device.allowed_once = true;
+    device.allowance = Some(Allowance::Any);
     assert_eq!(
         judge(&device, presented(0, 0)),
         Ok(Sighting::Allowed { credential: Some(0), superseded: vec![] })
+    );
+}
+
+#[test]
+fn i6_an_allowance_can_be_for_one_certificate() {
+    let mut device = device(&[Current]);
+    device.allowance = Some(Allowance::Certificate(presented(9, 9).fingerprint));
+    assert_eq!(judge(&device, presented(8, 8)).unwrap_err().code(), "credential-unknown");
+    assert_eq!(
+        judge(&device, presented(9, 9)),
+        Ok(Sighting::Allowed { credential: None, superseded: vec![0] })
     );
 }
 

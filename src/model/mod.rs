@@ -15,7 +15,7 @@ mod token;
 
 pub use bootstrap_ca::{BootstrapCa, BootstrapCaId};
 pub use credential::{
-    CredentialState, KnownCredential, KnownDevice, PENDING_LIMIT, Presented, Sighting,
+    Allowance, CredentialState, KnownCredential, KnownDevice, PENDING_LIMIT, Presented, Sighting,
 };
 pub use device::{DeviceMetadata, DeviceName};
 pub use device_ca::{ActRefused, DeviceCa, DeviceCaAct, DeviceCaId, DeviceCaKind, DeviceCaState};

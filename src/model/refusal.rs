@@ -121,6 +121,9 @@ refusals! {
     /// The subject names no device.
     Forbidden "identity-malformed" IdentityMalformed:
         "the subject has no single common name that could be a device's name";
+    /// A registration authority renews itself with another key.
+    Forbidden "authority-rekeyed" AuthorityRekeyed:
+        "a registration authority is appointed by its key and renews itself with that";
     /// An operator said no.
     Forbidden "request-rejected" RequestRejected: "an operator rejected this request";
     /// The certificate is of no Device CA.

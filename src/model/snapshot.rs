@@ -6,7 +6,11 @@ use super::{
     BootstrapCa, DeviceCa, DeviceCaId, DeviceCaKind, DeviceCaState, EnrolmentProfile, Factory,
     FactoryId, Label,
 };
+use crate::clock::UnixTime;
 use crate::pki::{Certificate, Fingerprint, Serial};
+
+/// How long, in seconds, a Device CA must still live to sign anything: a day.
+const LEAST_LIFE: i64 = 24 * 3600;
 
 /// All Factories as of one version of the ledger.
 #[derive(Clone, Debug, Default)]
@@ -56,24 +60,6 @@ impl Snapshot {
     pub fn factory(&self, id: FactoryId) -> Option<&FactoryTrust> {
         self.factories.iter().find(|trust| trust.factory.id == id)
     }
-
-    /// The Factory whose EST host has that name, else the only one.
-    pub fn factory_of_host(&self, host: Option<&str>) -> Option<&FactoryTrust> {
-        let by_name = host.and_then(|host| {
-            self.factories
-                .iter()
-                .find(|trust| trust.factory.est_host.as_str().eq_ignore_ascii_case(host))
-        });
-        by_name.or(match self.factories.as_slice() {
-            [only] => Some(only),
-            _ => None,
-        })
-    }
-
-    /// Every Device CA whose certificates may still connect, with its Factory.
-    pub fn trusted_cas(&self) -> impl Iterator<Item = &DeviceCa> {
-        self.factories.iter().flat_map(FactoryTrust::trusted_cas)
-    }
 }
 
 impl FactoryTrust {
@@ -88,12 +74,14 @@ impl FactoryTrust {
     }
 
     /// The Device CA whose serial number an operator has written: in hex, or in decimal as fioctl
-    /// writes it.
+    /// writes it. None if the text is the number of one Device CA in hex and of another in decimal.
     pub fn device_ca_by_written_serial(&self, text: &str) -> Option<&DeviceCa> {
-        let in_hex = Serial::from_hex(text).and_then(|serial| self.device_ca_by_serial(&serial));
-        in_hex.or_else(|| {
-            self.device_cas.iter().find(|ca| ca.certificate.serial().to_decimal() == text)
-        })
+        let in_hex = Serial::from_hex(text);
+        let mut meant = self.device_cas.iter().filter(|ca| {
+            let serial = ca.certificate.serial();
+            Some(serial) == in_hex.as_ref() || serial.to_decimal() == text
+        });
+        meant.next().filter(|_| meant.next().is_none())
     }
 
     /// Every Device CA whose certificates may still connect.
@@ -101,12 +89,21 @@ impl FactoryTrust {
         self.device_cas.iter().filter(|ca| ca.state != DeviceCaState::Revoked)
     }
 
-    /// The Device CA that signs (I2): the latest that is online and enabled.
-    pub fn issuing_ca(&self) -> Option<&DeviceCa> {
-        self.device_cas
-            .iter()
-            .rev()
-            .find(|ca| ca.kind == DeviceCaKind::Online && ca.state == DeviceCaState::Enabled)
+    /// The Device CA that signs (I2), of those that are online and enabled: the latest that lives as
+    /// long as a certificate shall, else the one that lives longest. One that ends within a day
+    /// signs nothing: what it could give a device would end too soon after the device had switched.
+    pub fn issuing_ca(&self, now: UnixTime, certificate_seconds: i64) -> Option<&DeviceCa> {
+        let enabled = |ca: &&DeviceCa| {
+            let validity = ca.certificate.validity();
+            ca.kind == DeviceCaKind::Online
+                && ca.state == DeviceCaState::Enabled
+                && validity.not_before <= now
+                && validity.not_after > now.plus(LEAST_LIFE)
+        };
+        let end = |ca: &&DeviceCa| ca.certificate.validity().not_after;
+        let candidates = || self.device_cas.iter().filter(enabled);
+        let lasting = candidates().rev().find(|ca| end(ca) >= now.plus(certificate_seconds));
+        lasting.or_else(|| candidates().max_by_key(end))
     }
 
     /// Every Device CA that is not revoked and whose key is here.

@@ -1,10 +1,11 @@
 //! Whether, and as what, a request is granted: simpleenroll and simplereenroll (RFC 7030 §4.2).
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::ID_KP_CLIENT_AUTH;
 use data_encoding::BASE64;
 
-use super::requester::{Requester, Standing, device_name};
+use super::requester::{CMC_RA, Requester, Standing, device_name};
 use crate::clock::UnixTime;
 use crate::model::{
     Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryId, FactoryTrust, KeyRefusal, Label,
@@ -14,6 +15,11 @@ use crate::pki::{
     Certificate, CertificationRequest, Extension, KeyUsageSet, KeyUsages, Malformed, Name,
     PublicKey, SignatureFault, Validity,
 };
+
+/// What a device's certificate is for.
+pub(super) const DEVICE: &[ObjectIdentifier] = &[ID_KP_CLIENT_AUTH];
+/// What a registration authority's certificate is for.
+const AUTHORITY: &[ObjectIdentifier] = &[ID_KP_CLIENT_AUTH, CMC_RA];
 
 /// Certificates begin this many seconds in the past, for devices whose clock is slow (I12).
 const BACKDATED_SECONDS: i64 = 5 * 60;
@@ -80,10 +86,11 @@ pub fn judge(
 ) -> Result<Judged, Refusal> {
     let device = device_of(requester, operation, request)?;
     check_key(profile, request.public_key())?;
-    let usages = key_usage(request)?;
+    let purposes = purposes(requester, operation, request)?;
+    let usages = key_usage(request, purposes)?;
     check_channel_binding(requester, profile, request)?;
     verify(request)?;
-    let asked = Asked { device, operation, label: label.cloned(), usages, request };
+    let asked = Asked { device, operation, label: label.cloned(), usages, purposes, request };
     let grant = grant(asked, requester.trust, profile, now)?;
     Ok(match profile.approval {
         Approval::Automatic => Judged::Granted(grant),
@@ -97,6 +104,7 @@ pub(super) struct Asked<'a> {
     pub(super) operation: Operation,
     pub(super) label: Option<Label>,
     pub(super) usages: KeyUsageSet,
+    pub(super) purposes: &'static [ObjectIdentifier],
     pub(super) request: &'a CertificationRequest,
 }
 
@@ -107,22 +115,20 @@ pub(super) fn grant(
     profile: &EnrolmentProfile,
     now: UnixTime,
 ) -> Result<Grant, Refusal> {
-    let Asked { device, operation, label, usages, request } = asked;
-    let issuing_ca = trust.issuing_ca().ok_or(Refusal::NoIssuingCa)?;
+    let Asked { device, operation, label, usages, purposes, request } = asked;
+    let issuing_ca = trust.issuing_ca(now, profile.validity_seconds);
+    let issuing_ca = issuing_ca.ok_or(Refusal::NoIssuingCa)?;
     let ca_end = issuing_ca.certificate.validity().not_after;
     let validity = Validity {
         not_before: now.plus(-BACKDATED_SECONDS),
         not_after: now.plus(profile.validity_seconds).min(ca_end),
     };
-    if validity.not_after <= now {
-        return Err(Refusal::NoIssuingCa);
-    }
     Ok(Grant {
         factory: trust.factory.id,
         device,
         operation,
         label,
-        extensions: extensions(request, usages, &issuing_ca.certificate)
+        extensions: extensions(request, usages, purposes, &issuing_ca.certificate)
             .map_err(|why| Refusal::CsrMalformed(why.to_string()))?,
         issuing_ca: issuing_ca.clone(),
         subject: request.subject().clone(),
@@ -141,7 +147,7 @@ pub(super) fn verify(request: &CertificationRequest) -> Result<(), Refusal> {
 }
 
 /// The device that the request is for: by rule I4 the requester itself, byte for byte, on
-/// simpleenroll too. A registration authority may enrol others, and renew itself like any device.
+/// simpleenroll too. A registration authority may enrol others, and renew itself.
 fn device_of(
     requester: &Requester<'_>,
     operation: Operation,
@@ -151,10 +157,10 @@ fn device_of(
         return Err(Refusal::SubjectChangeRequested);
     }
     match (requester.standing, operation) {
-        (Standing::RegistrationAuthority, Operation::SimpleEnroll) => {
+        (Standing::RegistrationAuthority(_), Operation::SimpleEnroll) => {
             return device_name(request.subject(), requester.trust);
         }
-        (Standing::Newcomer, Operation::SimpleReenroll) => {
+        (Standing::Newcomer(_), Operation::SimpleReenroll) => {
             return Err(Refusal::BootstrapOnlyEnrols);
         }
         _ => {}
@@ -179,15 +185,39 @@ pub(super) fn check_key(profile: &EnrolmentProfile, key: &PublicKey) -> Result<(
     }))
 }
 
+/// What the certificate will be for. A registration authority that renews itself stays one; it is
+/// appointed by its key, so it keeps that.
+fn purposes(
+    requester: &Requester<'_>,
+    operation: Operation,
+    request: &CertificationRequest,
+) -> Result<&'static [ObjectIdentifier], Refusal> {
+    match (requester.standing, operation) {
+        (Standing::RegistrationAuthority(_), Operation::SimpleReenroll) => {
+            if request.public_key() != requester.certificate.certificate.public_key() {
+                return Err(Refusal::AuthorityRekeyed);
+            }
+            Ok(AUTHORITY)
+        }
+        _ => Ok(DEVICE),
+    }
+}
+
 /// The key usage asked for, within what a device may have; digitalSignature if none is asked for.
-pub(super) fn key_usage(request: &CertificationRequest) -> Result<KeyUsageSet, Refusal> {
+pub(super) fn key_usage(
+    request: &CertificationRequest,
+    purposes: &[ObjectIdentifier],
+) -> Result<KeyUsageSet, Refusal> {
     let asked = request.extensions();
     if asked.ca {
         return Err(Refusal::CaRequested);
     }
-    let purposes = asked.extended_key_usage.as_deref();
-    if purposes.is_some_and(|purposes| purposes != [ID_KP_CLIENT_AUTH]) {
-        return Err(Refusal::ExtendedKeyUsageNotAllowed);
+    if let Some(asked) = asked.extended_key_usage.as_deref() {
+        let within =
+            asked.iter().all(|one| purposes.contains(one)) && asked.len() <= purposes.len();
+        if !within || !asked.contains(&ID_KP_CLIENT_AUTH) {
+            return Err(Refusal::ExtendedKeyUsageNotAllowed);
+        }
     }
     let needed = KeyUsages::DigitalSignature;
     let allowed =
@@ -220,12 +250,13 @@ fn check_channel_binding(
 fn extensions(
     request: &CertificationRequest,
     usages: KeyUsageSet,
+    purposes: &[ObjectIdentifier],
     issuer: &Certificate,
 ) -> Result<Vec<Extension>, Malformed> {
     let mut extensions = vec![
         Extension::end_entity()?,
         Extension::key_usage(usages)?,
-        Extension::extended_key_usage(vec![ID_KP_CLIENT_AUTH], true)?,
+        Extension::extended_key_usage(purposes.to_vec(), true)?,
     ];
     if let Some(value) = &request.extensions().subject_alt_name {
         extensions.push(Extension::subject_alt_name(value, request.subject().is_empty()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use const_oid::db::rfc5280::ID_KP_CLIENT_AUTH;
 
-use super::enrolment::{Asked, Grant, check_key, grant, key_usage, verify};
+use super::enrolment::{Asked, DEVICE, Grant, check_key, grant, key_usage, verify};
 use super::requester::device_name;
 use crate::clock::UnixTime;
 use crate::model::{
@@ -50,14 +50,19 @@ pub fn judge_registration(
         return Err(Refusal::UuidMismatch);
     }
     check_key(profile, request.public_key())?;
-    let usages = key_usage(request)?;
+    let usages = key_usage(request, DEVICE)?;
     if request.challenge_password().is_some() {
         // There is no TLS session of the device's that it could be compared with.
         return Err(Refusal::ChannelBindingUnavailable);
     }
     verify(request)?;
     let operation = Operation::Register;
-    grant(Asked { device, operation, label: None, usages, request }, trust, profile, now)
+    grant(
+        Asked { device, operation, label: None, usages, purposes: DEVICE, request },
+        trust,
+        profile,
+        now,
+    )
 }
 
 /// Judges a certificate that a token registers its device with. Its Device CA must be enabled (I5);

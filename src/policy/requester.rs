@@ -4,13 +4,13 @@ use const_oid::ObjectIdentifier;
 
 use crate::clock::UnixTime;
 use crate::model::{
-    DeviceCa, DeviceCaState, DeviceName, FactoryTrust, Issuer, Peer, PeerCertificate, Refusal,
-    Snapshot,
+    BootstrapCa, DeviceCa, DeviceCaState, DeviceName, FactoryTrust, Issuer, Peer, PeerCertificate,
+    Refusal, Snapshot,
 };
 use crate::pki::Name;
 
 /// id-kp-cmcRA (RFC 6402 §2.10).
-const CMC_RA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.28");
+pub(super) const CMC_RA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.28");
 
 /// Somebody whose certificate is accepted, within one Factory.
 #[expect(clippy::manual_non_exhaustive, reason = "the private field keeps this crate out as well")]
@@ -34,9 +34,9 @@ pub enum Standing<'a> {
     /// A device, by a certificate of this Device CA.
     Device(&'a DeviceCa),
     /// The configuration lets it ask on behalf of others (E-25).
-    RegistrationAuthority,
+    RegistrationAuthority(&'a DeviceCa),
     /// A device that comes for the first time, by a certificate of a bootstrap CA (E-17).
-    Newcomer,
+    Newcomer(&'a BootstrapCa),
 }
 
 /// Judges the peer's certificate against the present snapshot: a connection that is open already
@@ -69,10 +69,10 @@ fn standing<'a>(
     snapshot: &Snapshot,
 ) -> Result<Standing<'a>, Refusal> {
     let device_ca = match certificate.issuer {
-        Issuer::Bootstrap(id) if trust.bootstrap_cas.iter().any(|ca| ca.id == id) => {
-            return Ok(Standing::Newcomer);
+        Issuer::Bootstrap(id) => {
+            let known = trust.bootstrap_cas.iter().find(|ca| ca.id == id);
+            return known.map(Standing::Newcomer).ok_or(Refusal::CertificateUntrusted);
         }
-        Issuer::Bootstrap(_) => return Err(Refusal::CertificateUntrusted),
         Issuer::DeviceCa(id) => trust.device_ca(id).ok_or(Refusal::CertificateUntrusted)?,
     };
     if device_ca.state == DeviceCaState::Revoked {
@@ -83,7 +83,7 @@ fn standing<'a>(
     let appointed =
         || snapshot.registration_authorities.contains(&certificate.public_key().fingerprint());
     if purposes.contains(&CMC_RA) && appointed() {
-        return Ok(Standing::RegistrationAuthority);
+        return Ok(Standing::RegistrationAuthority(device_ca));
     }
     Ok(Standing::Device(device_ca))
 }

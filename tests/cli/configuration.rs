@@ -100,6 +100,8 @@ async fn what_is_not_configuration_is_refused_by_key_and_file() {
         check(&host, toml).refused("estd: the configuration file estd.toml: ");
         check(&host, toml).refused(reason);
     }
+    let broken = check(&host, "[ledger]\nurl = 'postgres://estd:secret@db/estd' x");
+    assert!(broken.stderr.contains("line 2, url: ") && !broken.stderr.contains("secret"));
     let absent = host.estd(&["--config", "absent.toml", "serve", "--check"]);
     absent.refused("the configuration file absent.toml: No such file");
 }

@@ -118,7 +118,8 @@ on_both_ledgers! {
         server.follows(&host).await;
 
         let second = rotate(&server, &root, &device).await;
-        assert_eq!(first.certificate.issuer().common_name().as_deref(), Some("factory online Device CA"));
+        let issuer = first.certificate.issuer().common_name().unwrap();
+        assert!(issuer.starts_with("factory online Device CA "), "{issuer}");
         assert_eq!(second.certificate.issuer().to_string(), "CN=the next one");
         server.stop().await;
     }

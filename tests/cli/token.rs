@@ -31,6 +31,7 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/v1/devices", Role::Viewer),
     ("GET", "/v1/devices/{name}", Role::Viewer),
     ("POST", "/v1/devices/{name}/allow", Role::Operator),
+    ("DELETE", "/v1/devices/{name}/allow", Role::Operator),
     ("POST", "/v1/devices/{name}/deny", Role::Operator),
     ("GET", "/v1/held-requests", Role::Viewer),
     ("POST", "/v1/held-requests/{id}/approve", Role::Operator),
@@ -207,6 +208,7 @@ on_both_ledgers! {
             let path = filled(template, "pump-1");
             let body = match *template {
                 "/v1/device-cas" | "/v1/bootstrap-cas" => json!({ "certificate": "" }),
+                "/v1/devices/{name}/allow" => json!({}),
                 _ if template.contains("{serial}") => json!({}),
                 _ => json!({ "name": "x", "role": "viewer" }),
             };

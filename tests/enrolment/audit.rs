@@ -4,7 +4,7 @@ use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
 use estd::factory::Authority;
 use estd::ledger::ChainFault;
-use estd::model::FactoryName;
+use estd::model::{Allowance, FactoryName};
 
 use crate::on_both_ledgers;
 use crate::support::device::{name, new_key, request};
@@ -36,7 +36,7 @@ on_both_ledgers! {
         rows.are(&server, &["simpleenroll alarm credential-unknown"]).await;
 
         let name = device_name("device-1");
-        server.ledger().allow_device(server.factory, &name, "operator").await.unwrap();
+        server.ledger().allow_device(server.factory, &name, Some(Allowance::Any), "operator").await.unwrap();
         rows.are(&server, &["allow-device done "]).await;
         let third = server.rotate(&first).await;
         rows.are(&server, &["readmit done ", "simplereenroll done "]).await;

@@ -2,8 +2,8 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
-use estd::factory::Authority;
-use estd::model::FactoryName;
+use estd::factory::{Authority, Installing, install};
+use estd::model::{Allowance, FactoryName};
 
 use crate::support::device::{name, request};
 use crate::support::{Backend, Device, FACTORY, TestServer, Tls, eventually};
@@ -72,10 +72,24 @@ on_both_ledgers! {
         server.rotate(&known).await;
 
         let device = estd::model::DeviceName::parse("device-1").unwrap();
-        server.ledger().allow_device(server.factory, &device, "test").await.unwrap();
+        server.ledger().allow_device(server.factory, &device, Some(Allowance::Any), "test").await.unwrap();
         enrol(&server, &thief).await;
         assert!(!server.story("device-1").await.allowed_once);
         assert_refused(&server.enroll(&thief, &body).await, 403, "bootstrap-repeated");
+        server.stop().await;
+    }
+
+    /// I6: two certificates of one name from the manufacturer are two devices, of which one lies.
+    async fn i6_a_second_bootstrap_key_takes_no_device_over(backend: Backend) {
+        let (server, manufacturer) = with_manufacturer(backend).await;
+        let device = newcomer(&manufacturer, "device-1");
+        let given = enrol(&server, &device).await;
+        let thief = newcomer(&manufacturer, "device-1");
+        let (_, body) = thief.request();
+        assert_refused(&server.enroll(&thief, &body).await, 403, "bootstrap-repeated");
+        server.session(&given).await;
+        assert_refused(&server.enroll(&thief, &body).await, 403, "bootstrap-repeated");
+        assert_eq!(server.states("device-1").await, ["current"]);
         server.stop().await;
     }
 
@@ -93,6 +107,16 @@ on_both_ledgers! {
             let refused = ledger.add_bootstrap_ca(server.factory, known, "test").await;
             assert!(refused.unwrap_err().to_string().contains("is known already"));
         }
+        // Nor the other way round: whoever trusts a Device CA before its Factory has it gets nothing.
+        let name = FactoryName::parse(FACTORY).unwrap();
+        let random = SystemRandom::new();
+        let coming = server.root.device_ca(&name, "coming", UnixTime::now(), &random).unwrap();
+        ledger.add_bootstrap_ca(server.factory, coming.certificate(), "test").await.unwrap();
+        let certificates = [coming.certificate().clone()];
+        let adding = Installing::DeviceCas;
+        let refused = install(ledger, &trust.factory, &certificates, adding, "test").await;
+        assert!(refused.unwrap_err().to_string().contains("is known as a bootstrap CA"));
+
         let given = enrol(&server, &newcomer(&manufacturer, "device-1")).await;
         assert!(ledger.remove_bootstrap_ca(server.factory, key.fingerprint(), "test").await.unwrap());
         server.server.reload().await.unwrap();

@@ -128,7 +128,7 @@ impl Other {
     async fn issuing_ca(&self, server: &TestServer) -> Certificate {
         let factories = server.ledger().factories().await.unwrap();
         let own = factories.iter().find(|trust| trust.factory.id == self.id).unwrap();
-        own.issuing_ca().unwrap().certificate.clone()
+        own.issuing_ca(UnixTime::now(), 0).unwrap().certificate.clone()
     }
 
     async fn story(&self, server: &TestServer, device: &str) -> Option<DeviceStory> {

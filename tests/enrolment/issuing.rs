@@ -129,14 +129,34 @@ on_both_ledgers! {
 
     async fn i12_no_certificate_outlives_its_ca(backend: Backend) {
         let server = TestServer::start(backend).await;
+        let lasting = issuing_ca(&server).await;
         let ca = add_online_ca(&server, 10).await;
         server.server.reload().await.unwrap();
         let device = server.device("device-1");
+        // As long as there is one that lasts, that one signs.
+        server.rotate(&device).await.certificate.verify_issued_by(&lasting).unwrap();
+        server.set_ca_state(&lasting, "disabled").await;
+        server.server.reload().await.unwrap();
 
         let rotated = server.rotate(&device).await;
         rotated.certificate.verify_issued_by(&ca).unwrap();
         assert_eq!(rotated.certificate.validity().not_after, ca.validity().not_after);
         server.session(&rotated).await;
+        server.stop().await;
+    }
+
+    /// What it could give would end too soon after the device had switched to it.
+    async fn i12_a_ca_on_its_last_day_signs_nothing(backend: Backend) {
+        let server = TestServer::start(backend).await;
+        let lasting = issuing_ca(&server).await;
+        add_online_ca(&server, 1).await;
+        server.set_ca_state(&lasting, "disabled").await;
+        server.server.reload().await.unwrap();
+        let device = server.device("device-1");
+        let refused = server.reenroll(&device, &device.request().1).await;
+        assert_refused(&refused, 503, "no-issuing-ca");
+        server.session(&device).await;
+        assert_eq!(server.states("device-1").await, ["current"]);
         server.stop().await;
     }
 }

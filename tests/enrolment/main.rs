@@ -81,7 +81,7 @@ async fn trust(server: &TestServer) -> FactoryTrust {
 
 /// The Device CA that signs.
 async fn issuing_ca(server: &TestServer) -> Certificate {
-    trust(server).await.issuing_ca().expect("one is enabled").certificate.clone()
+    trust(server).await.issuing_ca(UnixTime::now(), 0).expect("one is enabled").certificate.clone()
 }
 
 /// Makes an online Device CA whose certificate ends in so many days. The server signs with it from

@@ -2,7 +2,7 @@
 
 use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
-use estd::model::FactoryName;
+use estd::model::{Allowance, FactoryName};
 use tokio::task::JoinSet;
 
 use crate::on_both_ledgers;
@@ -80,6 +80,47 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Whoever has the line's key could otherwise come first.
+    async fn i6_the_allowance_can_be_for_one_certificate(backend: Backend) {
+        let server = TestServer::start(backend).await;
+        let lost = server.device("device-1");
+        server.session(&lost).await;
+        let (repaired, forged) = (server.device("device-1"), server.device("device-1"));
+        server.session(&repaired).await;
+        let alarm = server.audit().await.pop().unwrap();
+        let shown = repaired.certificate.fingerprint();
+        assert!(alarm.detail.ends_with(&format!("(certificate {shown})")), "{}", alarm.detail);
+
+        let only = Some(Allowance::Certificate(shown));
+        let name = device_name("device-1");
+        server.ledger().allow_device(server.factory, &name, only, "operator").await.unwrap();
+        assert_both_refused(&server, &forged, "credential-unknown").await;
+        server.session(&repaired).await;
+        assert_eq!(state(&server, &repaired).await, "current");
+        server.stop().await;
+    }
+
+    /// An allowance that nobody needed is no open door for later; nor one that was withdrawn.
+    async fn i6_an_allowance_lapses_when_the_device_is_well_or_the_operator_says_so(
+        backend: Backend
+    ) {
+        let server = TestServer::start(backend).await;
+        let device = server.device("device-1");
+        server.session(&device).await;
+        let forged = server.device("device-1");
+        allow(&server).await;
+        server.session(&device).await;
+        assert!(!server.story("device-1").await.allowed_once);
+        assert_eq!(done(&server, "lapse-allowance").await, 1);
+        assert_both_refused(&server, &forged, "credential-unknown").await;
+
+        allow(&server).await;
+        let name = device_name("device-1");
+        server.ledger().allow_device(server.factory, &name, None, "operator").await.unwrap();
+        assert_both_refused(&server, &forged, "credential-unknown").await;
+        server.stop().await;
+    }
+
     async fn i7_a_superseded_certificate_is_refused_and_raises_an_alarm(backend: Backend) {
         let server = TestServer::start(backend).await;
         let old = server.device("device-1");
@@ -144,12 +185,14 @@ on_both_ledgers! {
         server.stop().await;
     }
 
-    /// A device that behaves leaves the allowance for the day on which it does not.
+    /// An allowance for one certificate waits for that.
     async fn i7_an_allowance_is_not_used_up_by_what_is_allowed_anyway(backend: Backend) {
         let server = TestServer::start(backend).await;
         let old = server.device("device-1");
         server.session(&old).await;
-        allow(&server).await;
+        let only = Some(Allowance::Certificate(old.certificate.fingerprint()));
+        let name = device_name("device-1");
+        server.ledger().allow_device(server.factory, &name, only, "operator").await.unwrap();
 
         let new = switched(&server, &old).await;
         assert!(server.story("device-1").await.allowed_once);
@@ -163,7 +206,7 @@ on_both_ledgers! {
     async fn i7_nobody_unknown_is_allowed(backend: Backend) {
         let server = TestServer::start(backend).await;
         let nobody = device_name("nobody");
-        let allowed = server.ledger().allow_device(server.factory, &nobody, "operator").await;
+        let allowed = server.ledger().allow_device(server.factory, &nobody, Some(Allowance::Any), "operator").await;
         assert!(!allowed.unwrap());
         assert!(server.maybe_story("nobody").await.is_none());
         server.stop().await;
@@ -219,7 +262,13 @@ fn renewed_elsewhere(server: &TestServer, device: Device) -> Device {
 
 async fn allow(server: &TestServer) {
     let name = device_name("device-1");
-    assert!(server.ledger().allow_device(server.factory, &name, "operator").await.unwrap());
+    assert!(
+        server
+            .ledger()
+            .allow_device(server.factory, &name, Some(Allowance::Any), "operator")
+            .await
+            .unwrap()
+    );
 }
 
 async fn alarms(server: &TestServer) -> Vec<String> {

@@ -116,6 +116,27 @@ async fn e_25_an_authority_is_bound_by_the_rules_of_requests() {
     server.stop().await;
 }
 
+/// It is a device itself: it stays an authority, by its key, and its Device CA is needed.
+#[tokio::test]
+async fn e_25_an_authority_renews_itself_with_its_key() {
+    let key = new_key();
+    let listed = key.public_key().fingerprint();
+    let server = server_with(&format!("[est]\nregistration_authorities = ['{listed}']")).await;
+    let authority = registration_authority(&server, key, vec![ID_KP_CLIENT_AUTH, CMC_RA]);
+    let rekeyed = server.reenroll(&authority, &authority.request().1).await;
+    assert_refused(&rekeyed, 403, "authority-rekeyed");
+
+    let body = authority.request_for(&authority.key);
+    let certificate = server.reenroll(&authority, &body).await.certificate();
+    let renewed = Device::switched(certificate, authority.key);
+    let purposes = renewed.certificate.extensions().extended_key_usage.clone().unwrap();
+    assert_eq!(purposes, [ID_KP_CLIENT_AUTH, CMC_RA]);
+    let body = request(&name("device-1", FACTORY), &new_key(), &[], None);
+    server.enroll(&renewed, &body).await.certificate();
+    assert_eq!(server.states("authority").await, ["superseded", "current"]);
+    server.stop().await;
+}
+
 /// A device of the factory line with this extension.
 fn with_extension(server: &TestServer, device: &str, extension: Extension) -> Device {
     let subject = name(device, FACTORY);
