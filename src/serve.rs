@@ -148,7 +148,9 @@ impl Server {
         if timeout(DRAIN_TIMEOUT, ended).await.is_err() {
             warn!("some connections did not end in time");
         }
-        self.ledger.close().await;
+        if timeout(DRAIN_TIMEOUT, self.ledger.close()).await.is_err() {
+            warn!("the ledger did not close in time");
+        }
         info!("estd is down");
     }
 }

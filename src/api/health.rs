@@ -21,8 +21,8 @@ pub(super) async fn live() -> &'static str {
 
 /// The ledger answers, and some Factory can be served.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, &'static str) {
-    if api.ledger.ping().await.is_err() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer\n");
+    if api.ledger.ping().await.is_err() || !api.ledger.records() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the ledger does not answer or cannot record\n");
     }
     let active = api.active.load();
     let mut factories = active.snapshot().factories.iter();

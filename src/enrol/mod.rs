@@ -24,11 +24,12 @@ pub struct Enrolments {
     random: SystemRandom,
 }
 
-/// A refusal that is on record. An enrolment is only ever refused to a client with one of these.
+/// A refusal that is on record, unless it says that nothing can be recorded now. An enrolment is only
+/// ever refused to a client with one of these.
 #[derive(Debug)]
 pub struct Refused {
     refusal: Refusal,
-    by_ledger: bool,
+    judged_by_ledger: bool,
 }
 
 impl Refused {
@@ -38,8 +39,8 @@ impl Refused {
     }
 
     /// Whether the ledger refused it, which has then judged the device's certificate too.
-    pub fn by_ledger(&self) -> bool {
-        self.by_ledger
+    pub fn judged_by_ledger(&self) -> bool {
+        self.judged_by_ledger
     }
 }
 
@@ -158,9 +159,9 @@ impl Enrolments {
             detail: refusal.to_string(),
         };
         match self.ledger.note(entry).await {
-            Ok(()) => Refused { refusal, by_ledger: false },
+            Ok(()) => Refused { refusal, judged_by_ledger: false },
             // What cannot be recorded is not decided either: the client may ask again.
-            Err(unavailable) => Refused { refusal: unavailable, by_ledger: false },
+            Err(unavailable) => Refused { refusal: unavailable, judged_by_ledger: false },
         }
     }
 }
@@ -168,7 +169,8 @@ impl Enrolments {
 /// The ledger has recorded its own refusals, and cannot record that it is away.
 fn refused_by_ledger(refusal: Refusal, actor: &str, operation: Operation) -> Refused {
     log(&refusal, actor, operation);
-    Refused { refusal, by_ledger: true }
+    let judged_by_ledger = !refusal.is_unrecorded();
+    Refused { refusal, judged_by_ledger }
 }
 
 fn asker(requester: &Requester<'_>) -> Asker {

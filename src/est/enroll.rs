@@ -65,7 +65,7 @@ async fn enrol(
     let label = target.label.as_ref();
     let request = EnrolmentRequest { operation, label, profile, csr: &csr };
     let enrolled = enrolments.enrol(&active, &requester, &request, now).await;
-    if enrolled.as_ref().map_or_else(Refused::by_ledger, |_| true) {
+    if enrolled.as_ref().map_or_else(Refused::judged_by_ledger, |_| true) {
         session.was_sighted();
     }
     Ok((enrolled?, profile.answer))

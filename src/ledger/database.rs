@@ -19,6 +19,14 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 8;
+/// I1 does not rest on how the database is administered, and no other session's lock holds this
+/// server up for ever.
+const POSTGRES_SETTINGS: [(&str, &str); 4] = [
+    ("synchronous_commit", "on"),
+    ("lock_timeout", "10s"),
+    ("statement_timeout", "60s"),
+    ("idle_in_transaction_session_timeout", "30s"),
+];
 /// Batches come in many sizes, and each size of a multi-row statement is a statement of its own.
 const STATEMENT_CACHE: usize = 512;
 
@@ -60,7 +68,8 @@ impl Database {
         } else {
             let options = PgConnectOptions::from_str(url)?
                 .statement_cache_capacity(STATEMENT_CACHE)
-                .application_name("estd");
+                .application_name("estd")
+                .options(POSTGRES_SETTINGS);
             // Once by itself: the pool would try again and again and then say no more than that it
             // took too long.
             PgConnection::connect_with(&options).await?.close().await?;

@@ -23,6 +23,7 @@ mod work;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub use audit::{AuditRow, ChainFault, PkiChange, PkiHistory};
 pub use device_cas::{Dependent, Dependents, DeviceCaChange};
@@ -38,12 +39,16 @@ pub use tokens::{NewToken, TokenSummary};
 pub use work::{Asker, Contact, Held, Introduced, Newcomer, Recorded, Registrar};
 pub use writer::WriterMetrics;
 
+use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::{Refusal, Sighting, audit::Entry};
 use crate::pki::Fingerprint;
 use crate::policy::{Introduction, Unapproved};
 use database::{Database, Statement};
 use writer::Writer;
+
+/// How long a transaction of the writer may take before the ledger counts as stalled.
+const STALLED_SECONDS: i64 = 10;
 
 /// The ledger, open.
 #[derive(Clone)]
@@ -64,9 +69,18 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// Whether the database answered and disliked what it was given.
+    /// Whether the database answered and disliked what it was given: a lock or a full disk is not
+    /// the fault of any piece of work.
     fn is_about_the_work(&self) -> bool {
-        matches!(self, Self::Corrupt(_) | Self::Database(sqlx::Error::Database(_)))
+        match self {
+            Self::Corrupt(_) => true,
+            Self::Database(sqlx::Error::Database(why)) => {
+                let violates = why.kind() != sqlx::error::ErrorKind::Other;
+                // PostgreSQL's class of data exceptions.
+                violates || why.code().is_some_and(|code| code.starts_with("22"))
+            }
+            Self::Database(_) => false,
+        }
     }
 
     fn corrupt(what: impl ToString) -> Self {
@@ -134,6 +148,13 @@ impl Ledger {
     /// When the ledger cannot record anything.
     pub async fn note(&self, entry: Entry) -> Result<(), Refusal> {
         self.writer.note(entry).await
+    }
+
+    /// Whether the writer gets its work done: no transaction of it has been under way for longer
+    /// than 10 seconds.
+    pub fn records(&self) -> bool {
+        let since = self.writer.metrics().busy_since.load(Ordering::Relaxed);
+        since == 0 || UnixTime::now().0 - since <= STALLED_SECONDS
     }
 
     /// What the writer has done so far.

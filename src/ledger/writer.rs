@@ -2,7 +2,7 @@
 //! so that many share one sync (group commit). Each waiter is woken after the commit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -13,6 +13,7 @@ use super::LedgerError;
 use super::batch::Batch;
 use super::database::Database;
 use super::work::{Asker, Contact, Held, Introduced, Recorded, Registrar, Work};
+use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::Entry;
 use crate::model::{Refusal, Sighting};
@@ -48,6 +49,8 @@ pub struct WriterMetrics {
     pub failed: AtomicU64,
     /// Pieces of work that were refused as an alarm (I6, I7).
     pub alarms: AtomicU64,
+    /// Since when a transaction has been under way, in unix seconds; 0 while none is.
+    pub busy_since: AtomicI64,
 }
 
 impl Writer {
@@ -138,7 +141,9 @@ async fn run(
                 Message::Stop(done) => stop = Some(done),
             }
         }
+        metrics.busy_since.store(UnixTime::now().0, Ordering::Relaxed);
         write(&database, works, &metrics).await;
+        metrics.busy_since.store(0, Ordering::Relaxed);
         if let Some(done) = stop {
             let _nobody_waits = done.send(());
             return;

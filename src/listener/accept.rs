@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::{Service, ServiceExt};
@@ -39,6 +41,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// it to read the answer, which a closed socket would take from it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 1024 * 1024;
+/// How long a client may leave what is written to it unread.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a failing `accept`, out of file descriptors for instance, is left alone.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// RFC 9266 §2.
@@ -164,9 +168,9 @@ impl PlainListener {
         accept(self.socket, drain, move |stream, _, drain| {
             let service = service.clone();
             async move {
-                let mut stream = http::serve(stream, service, drain).await;
+                let mut stream = http::serve(transport(stream), service, drain).await;
                 // The client may be gone already.
-                let _closed = stream.shutdown().await;
+                let _closed = timeout(LINGER_TIMEOUT, stream.shutdown()).await;
             }
         })
         .await;
@@ -182,9 +186,11 @@ where
     let places = Arc::new(Semaphore::new(CONNECTION_LIMIT));
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            break;
+        let place = tokio::select! {
+            place = Arc::clone(&places).acquire_owned() => place,
+            _ = drain.wait_for(|drain| *drain) => break,
         };
+        let Ok(place) = place else { break };
         let accepted = tokio::select! {
             accepted = socket.accept() => accepted,
             _ = drain.wait_for(|drain| *drain) => break,
@@ -213,7 +219,7 @@ impl Tls {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-    ) -> Option<(TlsStream<TcpStream>, Session)> {
+    ) -> Option<(TlsStream<Transport>, Session)> {
         // Answers are small and whole: they need not wait for more.
         if let Err(why) = stream.set_nodelay(true) {
             debug!(error = %why, "no TCP_NODELAY");
@@ -248,8 +254,8 @@ impl Tls {
         &self,
         stream: TcpStream,
         presented: &Arc<OnceLock<Presented>>,
-    ) -> io::Result<(TlsStream<TcpStream>, FactoryId)> {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    ) -> io::Result<(TlsStream<Transport>, FactoryId)> {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), transport(stream)).await?;
         let trust = self.trust.load_full();
         let host = start.client_hello().server_name().map(str::to_owned);
         let (factory, certificate) = trust
@@ -278,6 +284,15 @@ impl Tls {
             warn!(reason = %unavailable, "a refused handshake is not on record");
         }
     }
+}
+
+/// A connection whose peer must go on reading what is written to it.
+type Transport = Pin<Box<TimeoutStream<TcpStream>>>;
+
+fn transport(stream: TcpStream) -> Transport {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    Box::pin(stream)
 }
 
 /// The configuration of one connection: its verifier notes what the client presents.
@@ -315,8 +330,8 @@ fn peer(
 
 /// Ends a connection so that the client can read the answer to its end (H-05): close_notify, then
 /// nothing more is sent, and what still comes is thrown away for a while.
-async fn close(mut stream: TlsStream<TcpStream>) {
-    if stream.shutdown().await.is_ok() {
+async fn close(mut stream: TlsStream<Transport>) {
+    if let Ok(Ok(())) = timeout(LINGER_TIMEOUT, stream.shutdown()).await {
         let mut rest = stream.into_inner().0.take(LINGER_BYTES);
         let mut nowhere = tokio::io::sink();
         let discard = tokio::io::copy(&mut rest, &mut nowhere);

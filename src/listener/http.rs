@@ -12,12 +12,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tower::Service;
 use tower::util::BoxCloneService;
 use tracing::debug;
 
 /// How long a request's head may take, and an idle connection stay open.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a connection may live; a request that is under way then is the last.
+const LIFETIME: Duration = Duration::from_mins(10);
+/// How long that one may take.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// Request lines and headers beyond this are refused with 431.
 const HEAD_LIMIT: usize = 16 * 1024;
 
@@ -51,7 +56,12 @@ where
         .title_case_headers(true)
         .serve_connection(TokioIo::new(transport), service);
     let draining = {
-        let mut draining = pin!(async move { drain.wait_for(|drain| *drain).await.is_ok() });
+        let mut draining = pin!(async move {
+            tokio::select! {
+                _ = drain.wait_for(|drain| *drain) => {}
+                () = sleep(LIFETIME) => {}
+            }
+        });
         let mut finished = poll_fn(|cx| connection.poll_without_shutdown(cx));
         tokio::select! {
             ended = &mut finished => {
@@ -63,7 +73,11 @@ where
     };
     if draining {
         std::pin::Pin::new(&mut connection).graceful_shutdown();
-        note(poll_fn(|cx| connection.poll_without_shutdown(cx)).await);
+        let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
+        match timeout(LAST_REQUEST_TIMEOUT, last).await {
+            Ok(ended) => note(ended),
+            Err(_elapsed) => debug!("a connection did not come to its end"),
+        }
     }
     connection.into_parts().io.into_inner()
 }

@@ -37,9 +37,14 @@ impl Session {
     /// that does not do so itself, or at the end of the session.
     pub async fn sight(&self) {
         let first = self.peer.certificate.is_some() && !self.sighted.swap(true, Ordering::Relaxed);
-        if first {
-            // What the certificate is good for is the affair of the request that needs it.
-            let _verdict = fleet::sight(&self.ledger, &self.active.load(), &self.peer).await;
+        if !first {
+            return;
+        }
+        // What the certificate is good for is the affair of the request that needs it.
+        let verdict = fleet::sight(&self.ledger, &self.active.load(), &self.peer).await;
+        if verdict.is_err_and(|refusal| refusal.is_unrecorded()) {
+            // The session's next request, or its end, tries again: a switch must not go unseen.
+            self.sighted.store(false, Ordering::Relaxed);
         }
     }
 }

@@ -179,6 +179,11 @@ refusals! {
 }
 
 impl Refusal {
+    /// Whether it says that nothing could be recorded, and so nothing was decided.
+    pub fn is_unrecorded(&self) -> bool {
+        matches!(self, Self::Busy | Self::LedgerUnavailable)
+    }
+
     /// Whether somebody may be impersonating a device (I6, I7).
     pub fn is_alarm(&self) -> bool {
         matches!(

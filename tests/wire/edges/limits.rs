@@ -98,6 +98,33 @@ async fn e_18_the_answer_reaches_a_client_whose_body_is_not_read() {
     server.stop().await;
 }
 
+/// Whoever asks and asks and never reads an answer does not keep the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i11_a_client_that_does_not_read_is_let_go() {
+    let server = server().await;
+    let mut wire = server.connect(None, &Tls::default()).await.unwrap();
+    let greedy = tokio::spawn(async move {
+        let requests = get_with(CACERTS, "").repeat(1000);
+        while wire.write(&requests).await.is_ok() {}
+        wire
+    });
+    let url = format!("http://{}/metrics", server.server.api_address());
+    let connections = || {
+        let metrics = std::process::Command::new("curl").args(["-s", &url]).output().unwrap();
+        let metrics = String::from_utf8(metrics.stdout).unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("estd_connections ")).unwrap();
+        line.trim_start_matches("estd_connections ").parse::<i64>().unwrap()
+    };
+    assert_eq!(connections(), 1);
+    let free = async || {
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        connections() == 0
+    };
+    crate::support::eventually("the connection ends", free).await;
+    greedy.await.unwrap();
+    server.stop().await;
+}
+
 /// The peer may go in the middle of anything: one record where something was asked for.
 #[tokio::test]
 async fn h_08_a_body_that_breaks_off_is_on_record_once() {
