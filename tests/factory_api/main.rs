@@ -16,6 +16,7 @@ mod bad_uploads;
 mod certs;
 mod devices;
 mod fioctl;
+mod life;
 mod offline;
 mod registration;
 mod registration_refused;
