@@ -68,7 +68,7 @@ where
                 note(ended);
                 false
             }
-            _ = &mut draining => true,
+            () = &mut draining => true,
         }
     };
     if draining {

@@ -21,6 +21,7 @@ mod pinning;
 mod revocation_lists;
 #[path = "../support/mod.rs"]
 mod support;
+mod truth_table;
 
 use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
