@@ -17,6 +17,7 @@ mod factories;
 mod identity;
 mod issuing;
 mod load;
+mod phase_out;
 mod pinning;
 mod revocation_lists;
 #[path = "../support/mod.rs"]
