@@ -206,7 +206,10 @@ impl Demo {
                 None => break,
             }
         }
-        say(&format!("\n   {:<52} {:>8} {:>8}", "DEVICE CA", "CURRENT", "PENDING"))?;
+        say(&format!(
+            "\n   {:<52} {:>8} {:>8}",
+            "DEVICE CA OF THE CERTIFICATE IN USE", "DEVICES", "PENDING"
+        ))?;
         for (ca, (current, pending)) in counts {
             say(&format!("   {ca:<52} {current:>8} {pending:>8}"))?;
         }
@@ -222,7 +225,7 @@ impl Demo {
             let first_used =
                 credential.first_used_at.map_or("never".to_owned(), |at| at.to_string());
             say(&format!(
-                "   {:<10} by {:<36} recorded {}  first used {first_used}",
+                "   {:<10}  issued by {:<52}  recorded {}  first used {first_used}",
                 credential.state, credential.device_ca, credential.recorded_at
             ))?;
         }

@@ -2,7 +2,7 @@
 
 use std::fs::DirBuilder;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::api::{self, AdminToken, Api, Apply};
+use crate::clock::UnixTime;
 use crate::config::Config;
 use crate::enrol::Enrolments;
 use crate::est;
@@ -22,6 +23,7 @@ use crate::factory::RevocationLists;
 use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
 use crate::listener::{EstListener, PlainListener, TrustHandle};
+use crate::model::ServerPurpose;
 use crate::telemetry::Metrics;
 
 /// How often the ledger is asked whether a Factory changed.
@@ -58,6 +60,10 @@ impl Server {
     /// When the data folder, the ledger, its keys or an address cannot be had.
     pub async fn start(config: Config) -> anyhow::Result<Self> {
         make_data_dir(&config.data_dir)?;
+        warn_of_loose_modes(&config.data_dir);
+        if !config.api_listen.ip().is_loopback() {
+            warn!(listen = %config.api_listen, "the API is plain HTTP: its tokens go in clear");
+        }
         let token_file = config.admin_token_file();
         let admin = AdminToken::open_or_create(&token_file)
             .with_context(|| format!("the admin token in {}", token_file.display()))?;
@@ -112,6 +118,9 @@ impl Server {
         tasks.spawn(api.serve(api_service, draining.clone()));
         tasks.spawn(Arc::clone(&follower).follow(draining));
         info!(est = %est_address, api = %api_address, "estd is up");
+        if !serves_a_factory(&follower.active.load()) {
+            warn!("no Factory can be served yet: `estd factory csr` or `estd factory init`");
+        }
         Ok(Self { est_address, api_address, follower, ledger, tasks, drain })
     }
 
@@ -172,6 +181,9 @@ impl Follower {
                 _ = drain.wait_for(|drain| *drain) => return,
             }
             self.follow_now().await;
+            if let Err(why) = self.ledger.settle_strangers(UnixTime::now()).await {
+                error!(error = %why, "refusals of strangers were counted and are not on record");
+            }
         }
     }
 
@@ -215,6 +227,19 @@ async fn load(
     let profiles = config.profiles.clone();
     let authorities = config.registration_authorities.clone();
     Ok(ActiveSnapshot::load(ledger, key_store, previous, profiles, authorities).await?)
+}
+
+fn serves_a_factory(active: &ActiveSnapshot) -> bool {
+    let mut factories = active.snapshot().factories.iter();
+    factories.any(|trust| active.server(trust.factory.id, ServerPurpose::Est).is_some())
+}
+
+fn warn_of_loose_modes(data_dir: &Path) {
+    let mode = data_dir.metadata().map(|metadata| metadata.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o077 != 0) {
+        let data_dir = data_dir.display();
+        warn!("others may read the data folder: chmod 700 {data_dir}");
+    }
 }
 
 /// Makes the folder of keys, for its owner alone, unless it is there.

@@ -79,7 +79,11 @@ impl Api {
             code: code.to_owned(),
             detail: denial.to_string(),
         };
-        match self.ledger.note(entry).await {
+        let recorded = match principal {
+            Some(_) => self.ledger.note(entry).await,
+            None => self.ledger.note_stranger(entry).await,
+        };
+        match recorded {
             Ok(()) => ApiError::new(denial.status(), denial),
             Err(why) => ApiError::unavailable(&why),
         }

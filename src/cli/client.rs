@@ -12,9 +12,9 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Global, output, read_file};
-use crate::client::{EstClient, Identity};
+use crate::client::{ClientError, EstClient, Identity};
 use crate::keys::SigningKey;
-use crate::pki::{self, Certificate, Extension, UnsignedRequest};
+use crate::pki::{self, Certificate, CertificationRequest, Extension, UnsignedRequest};
 
 #[derive(Subcommand)]
 pub(super) enum Client {
@@ -91,7 +91,7 @@ async fn cacerts(server: &ServerArgs, global: &Global) -> anyhow::Result<()> {
 impl Enrolment {
     async fn run(self, operation: &str, global: &Global) -> anyhow::Result<()> {
         // Before the server is asked: a certificate must not be issued and then have no place.
-        output::must_be_new(&[&self.out, &self.out_key])?;
+        output::must_be_new(&[&self.out])?;
         let identity = self.identity()?;
         let client = self.server.client(Some(&identity))?;
         let mut connection = client.connect().await?;
@@ -100,17 +100,28 @@ impl Enrolment {
             (true, Some(binding)) => Some(BASE64.encode(&binding)),
             (true, None) => bail!("--bind needs TLS 1.3, which the server does not speak"),
         };
-        // The key is on disk before the server knows of it: a certificate without its key would be
-        // of no use, a key without its certificate does no harm.
-        let random = SystemRandom::new();
-        let key = SigningKey::generate(&random)?;
-        output::write_secret(&self.out_key, &key.to_pem()?)?;
-        let request = request(&identity.certificate, &key, binding.as_deref(), &random)?;
-        let issued = match operation {
-            "simpleenroll" => connection.enroll(&request).await?,
-            _ => connection.reenroll(&request).await?,
+        let Asked { request, is_new } = self.ask(&identity.certificate, binding.as_deref())?;
+        let answered = match operation {
+            "simpleenroll" => connection.enroll(&request).await,
+            _ => connection.reenroll(&request).await,
+        };
+        let issued = match answered {
+            Err(ClientError::Waiting) => {
+                let pem = pki::to_pem("CERTIFICATE REQUEST", &request)?;
+                output::replace(&self.request_file(), &pem)?;
+                bail!("the request waits for an operator's approval: run the same command again")
+            }
+            // A definite no: nothing was issued for the key. After anything else it may have been.
+            Err(why @ ClientError::Status { status: 400..500, .. }) if is_new => {
+                std::fs::remove_file(&self.out_key)?;
+                return Err(why.into());
+            }
+            other => other?,
         };
         output::write_new(&self.out, &pki::to_pem("CERTIFICATE", issued.der())?)?;
+        if self.request_file().exists() {
+            std::fs::remove_file(self.request_file())?;
+        }
         let until = issued.validity().not_after;
         if global.json {
             return output::json(&json!({
@@ -123,13 +134,58 @@ impl Enrolment {
         output::line(&format!("{} until {until}", issued.subject()))
     }
 
+    /// The key and request to send. The key is on disk before the server knows of it: a certificate
+    /// without its key would be of no use, a key without its certificate does no harm. What an
+    /// earlier run has left is taken up: its certificate may have been issued and lost, and a
+    /// request that waits for approval is known by its bytes.
+    fn ask(&self, certificate: &Certificate, binding: Option<&str>) -> anyhow::Result<Asked> {
+        let random = SystemRandom::new();
+        let is_new = !self.out_key.exists();
+        let key = if is_new {
+            let key = SigningKey::generate(&random)?;
+            output::write_secret(&self.out_key, &key.to_pem()?)?;
+            key
+        } else {
+            let key = private_key(&self.out_key)?;
+            SigningKey::from_der(key.secret_der())
+                .with_context(|| self.out_key.display().to_string())?
+        };
+        let file = self.request_file();
+        if !is_new && file.exists() {
+            let waiting = CertificationRequest::from_pem(&read_file(&file)?)
+                .with_context(|| file.display().to_string())?;
+            if waiting.public_key() == key.public_key() {
+                return Ok(Asked { request: waiting.der().to_vec(), is_new });
+            }
+        }
+        Ok(Asked { request: request(certificate, &key, binding, &random)?, is_new })
+    }
+
+    /// Where a request stays that waits for an operator.
+    fn request_file(&self) -> PathBuf {
+        let mut name = self.out.clone().into_os_string();
+        name.push(".csr");
+        name.into()
+    }
+
     fn identity(&self) -> anyhow::Result<Identity> {
         let certificate = first(&self.cert)?;
-        let pem = Zeroizing::new(read_file(&self.key)?);
-        let key = PrivateKeyDer::from_pem_slice(&pem)
-            .map_err(|why| anyhow::anyhow!("{}: {why:?}", self.key.display()))?;
+        let key = private_key(&self.key)?;
         Ok(Identity { certificate, key: Zeroizing::new(key.secret_der().to_vec()) })
     }
+}
+
+/// What is sent to the server.
+struct Asked {
+    request: Vec<u8>,
+    /// Whether this run made its key.
+    is_new: bool,
+}
+
+fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    let pem = Zeroizing::new(read_file(path)?);
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| anyhow::anyhow!("{}: there is no private key in PEM in it", path.display()))
 }
 
 fn first(path: &Path) -> anyhow::Result<Certificate> {

@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST};
-use hyper::{Method, Request, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -152,6 +152,9 @@ impl Connection {
     async fn issue(&mut self, operation: &str, request: &[u8]) -> Result<Certificate, ClientError> {
         let body = to_est_text(request);
         let answer = self.send(Method::POST, operation, Some(body)).await?.success()?;
+        if answer.status == StatusCode::ACCEPTED {
+            return Err(ClientError::Waiting);
+        }
         let certificates = read_certs_only(&from_est_text(&answer.body)?)?;
         certificates.into_iter().next().ok_or(ClientError::NoCertificate)
     }

@@ -45,6 +45,9 @@ pub enum ClientError {
         /// When to try again, in seconds, if it says so.
         retry_after: Option<u64>,
     },
+    /// The server wants an operator's approval first (RFC 7030 §4.2.3, status 202).
+    #[error("the request waits for an operator's approval")]
+    Waiting,
     /// The server said something else than it should.
     #[error("the answer is {0}")]
     Answer(#[from] Malformed),

@@ -13,7 +13,7 @@ use crate::clock::UnixTime;
 use crate::keys::{self, ActiveSnapshot, Signed};
 use crate::ledger::{Asker, Contact, Held, Ledger, Newcomer, Recorded};
 use crate::model::audit::{Entry, Outcome};
-use crate::model::{EnrolmentProfile, FactoryId, Label, Operation, Peer, Refusal};
+use crate::model::{DeviceName, EnrolmentProfile, FactoryId, Label, Operation, Peer, Refusal};
 use crate::pki::CertificationRequest;
 use crate::policy::{self, Grant, Judged, Requester, Standing};
 
@@ -134,8 +134,16 @@ impl Enrolments {
 
     /// Records a refusal that was decided before the ledger was asked.
     pub async fn refuse(&self, peer: &Peer, operation: Operation, refusal: Refusal) -> Refused {
-        let subject = peer.certificate.as_ref().map(|one| one.certificate.subject().to_string());
-        let actor = subject.unwrap_or_else(|| peer.address.ip().to_string());
+        let Some(certificate) = &peer.certificate else {
+            let actor = peer.address.ip().to_string();
+            log(&refusal, &actor, operation);
+            let entry = entry(peer.factory, actor.clone(), actor, operation, &refusal);
+            return refused(refusal, self.ledger.note_stranger(entry).await);
+        };
+        // By the name that the ledger would use, where it is one.
+        let subject = certificate.certificate.subject();
+        let name = subject.common_name().filter(|name| DeviceName::parse(name).is_ok());
+        let actor = name.unwrap_or_else(|| subject.to_string());
         self.note(peer.factory, actor.clone(), actor, operation, refusal).await
     }
 
@@ -148,22 +156,33 @@ impl Enrolments {
         refusal: Refusal,
     ) -> Refused {
         log(&refusal, &actor, operation);
-        let entry = Entry {
-            at: UnixTime::now(),
-            factory: Some(factory),
-            subject,
-            actor,
-            action: operation.as_str().to_owned(),
-            outcome: Outcome::Refused,
-            code: refusal.code().to_owned(),
-            detail: refusal.to_string(),
-        };
-        match self.ledger.note(entry).await {
-            Ok(()) => Refused { refusal, judged_by_ledger: false },
-            // What cannot be recorded is not decided either: the client may ask again.
-            Err(unavailable) => Refused { refusal: unavailable, judged_by_ledger: false },
-        }
+        let entry = entry(factory, actor, subject, operation, &refusal);
+        refused(refusal, self.ledger.note(entry).await)
     }
+}
+
+fn entry(
+    factory: FactoryId,
+    actor: String,
+    subject: String,
+    operation: Operation,
+    refusal: &Refusal,
+) -> Entry {
+    Entry {
+        at: UnixTime::now(),
+        factory: Some(factory),
+        actor,
+        action: operation.as_str().to_owned(),
+        subject,
+        outcome: Outcome::Refused,
+        code: refusal.code().to_owned(),
+        detail: refusal.to_string(),
+    }
+}
+
+/// What cannot be recorded is not decided either: the client may ask again.
+fn refused(refusal: Refusal, recorded: Result<(), Refusal>) -> Refused {
+    Refused { refusal: recorded.err().unwrap_or(refusal), judged_by_ledger: false }
 }
 
 /// The ledger has recorded its own refusals, and cannot record that it is away.

@@ -1,5 +1,8 @@
 //! SQLite or PostgreSQL behind one small face, so that the rest of the ledger is one SQL text.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -60,6 +63,15 @@ pub(super) enum Row {
     Postgres(PgRow),
 }
 
+/// Makes the ledger's file, unless it is there, for its owner alone; SQLite gives the files beside it
+/// the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(why) if why.kind() != std::io::ErrorKind::AlreadyExists => Err(why),
+        _ => Ok(()),
+    }
+}
+
 impl Database {
     /// Connects to `url` (`sqlite:PATH` or `postgres://…`) and brings its schema up to date.
     pub(super) async fn open(url: &str) -> Result<Self, sqlx::Error> {
@@ -93,6 +105,7 @@ impl Database {
             .foreign_keys(true)
             .busy_timeout(LOCK_TIMEOUT)
             .statement_cache_capacity(STATEMENT_CACHE);
+        make_private(options.get_filename())?;
         let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
         let writer = pool().max_connections(1).connect_with(options.clone()).await?;
         let readers = pool().max_connections(READERS).connect_with(options.read_only(true)).await?;

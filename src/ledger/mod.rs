@@ -17,6 +17,7 @@ mod held_requests;
 mod private_keys;
 mod registry;
 mod revocation_lists;
+mod strangers;
 mod tokens;
 mod transaction;
 mod work;
@@ -45,6 +46,7 @@ use crate::model::{Refusal, Sighting, audit::Entry};
 use crate::pki::Fingerprint;
 use crate::policy::{Introduction, Unapproved};
 use database::{Database, Statement};
+use strangers::Strangers;
 use writer::Writer;
 
 /// How long a transaction of the writer may take before the ledger counts as stalled.
@@ -55,6 +57,7 @@ const STALLED_SECONDS: i64 = 10;
 pub struct Ledger {
     database: Arc<Database>,
     writer: Writer,
+    strangers: Arc<Strangers>,
 }
 
 /// The ledger could not be read or written.
@@ -97,7 +100,7 @@ impl Ledger {
         let database = Arc::new(Database::open(url).await?);
         transaction::found(&database).await?;
         let writer = Writer::start(Arc::clone(&database));
-        Ok(Self { database, writer })
+        Ok(Self { database, writer, strangers: Arc::default() })
     }
 
     /// Records an issuance. The certificate comes back, and may leave, once it is on disk (I1).
@@ -173,6 +176,8 @@ impl Ledger {
 
     /// Waits for what is under way and closes every connection.
     pub async fn close(self) {
+        // What cannot be recorded now never can.
+        let _lost = self.settle_all_strangers().await;
         self.writer.stop().await;
         self.database.close().await;
     }

@@ -280,7 +280,7 @@ impl Tls {
             code: refusal.code().to_owned(),
             detail: refusal.to_string(),
         };
-        if let Err(unavailable) = self.ledger.note(entry).await {
+        if let Err(unavailable) = self.ledger.note_stranger(entry).await {
             warn!(reason = %unavailable, "a refused handshake is not on record");
         }
     }

@@ -112,6 +112,11 @@ impl CertificationRequest {
         self.changes_subject
     }
 
+    /// The original bytes.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
     /// SHA-256 of the whole request.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(&self.der)

@@ -49,6 +49,46 @@ impl Field {
 }
 
 on_both_ledgers! {
+    /// E-40: the same request again, when an operator has said yes.
+    async fn e_40_a_request_that_waits_is_sent_again(backend: Backend) {
+        let (host, root) = Host::with_factory(backend).await;
+        host.write("estd.toml", "[est.profile]\napproval = 'manual'\n");
+        let line = root.device_ca("line", &[]);
+        let server = host.serve().await;
+        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
+        server.follows(&host).await;
+        line.device("old", "device-1");
+        let field = Field { host, server, line };
+        for _ in 0..2 {
+            field.enrol("reenroll", "old", "new", &[]).refused("waits for an operator's approval");
+        }
+        let held = field.server.estd(&field.host, &["request", "list", "--json"]).json();
+        let [one] = held["held_requests"].as_array().unwrap().as_slice() else { panic!("{held}") };
+        let id = one["id"].to_string();
+        field.server.estd(&field.host, &["request", "approve", &id]).success();
+        field.enrol("reenroll", "old", "new", &[]).success();
+        assert!(!field.host.file("new.pem.csr").exists());
+        field.server.stop().await;
+    }
+
+    /// After a definite no there is nothing in the way of the next try.
+    async fn a_refused_request_leaves_no_key_behind(backend: Backend) {
+        let field = Field::new(backend).await;
+        field.enrol("reenroll", "old", "new", &[]).success();
+        field.enrol("reenroll", "new", "newer", &[]).success();
+        field.enrol("reenroll", "newer", "newest", &[]).success();
+        for _ in 0..2 {
+            field.enrol("reenroll", "old", "again", &[]).refused("(credential-superseded)");
+            assert!(!field.host.file("again.key").exists());
+        }
+        // A key whose answer was lost is used again: there may be a certificate for it.
+        std::fs::rename(field.host.file("newest.pem"), field.host.file("lost.pem")).unwrap();
+        let before = field.host.read("newest.key");
+        field.enrol("reenroll", "newer", "newest", &[]).success();
+        assert_eq!(field.host.read("newest.key"), before);
+        field.server.stop().await;
+    }
+
     /// I3, from the device's side: each certificate is confirmed by the request made with it.
     async fn i3_reenroll_again_and_again(backend: Backend) {
         let field = Field::new(backend).await;
@@ -134,7 +174,7 @@ async fn the_client_trusts_the_root_alone_and_overwrites_no_key() {
     field.host.write("new.key", "mine");
     field
         .enrol("reenroll", "old", "new", &[])
-        .refused("new.key is there already and is not overwritten");
+        .refused("new.key: there is no private key in PEM in it");
     assert_eq!(field.host.read("new.key"), "mine");
     field.host.write("bad.pem", field.host.read("old.pem"));
     field.host.write("bad.key", "no key");

@@ -26,7 +26,7 @@ async fn demo_shows_the_fleet_before_and_after_and_leaves_nothing_behind() {
         "25 of 25 registered",
         "25 of 25 re-enrolled",
         "25 of 25 switched",
-        "superseded by OU=demo-factory,CN=factory line 1",
+        "superseded  issued by OU=demo-factory,CN=factory line 1",
         "refused, and on record as an alarm: ",
         "(credential-unknown)",
         "its chain is intact",
