@@ -1,7 +1,8 @@
 //! Bootstrap CAs: added, removed, read.
 
+use super::change::change;
 use super::database::{Row, Statement};
-use super::factories::{certificate, change};
+use super::factories::certificate;
 use super::transaction::WriteTransaction;
 use super::{ChangeError, ChangeRefused, Ledger, LedgerError};
 use crate::clock::UnixTime;

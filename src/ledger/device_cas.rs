@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use super::change::change;
 use super::database::{Row, Statement};
-use super::factories::{certificate, change};
+use super::factories::certificate;
 use super::private_keys::take_pending_key;
 use super::transaction::WriteTransaction;
 use super::{ChangeError, ChangeRefused, Ledger, LedgerError};

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use super::change::change;
 use super::database::{Row, Statement, Value};
-use super::factories::{certificate, change};
+use super::factories::certificate;
 use super::facts::maybe_fingerprint;
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};

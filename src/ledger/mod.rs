@@ -7,6 +7,7 @@
 mod audit;
 mod batch;
 mod bootstrap_cas;
+mod change;
 mod changes;
 mod database;
 mod device_cas;
@@ -27,11 +28,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 pub use audit::{AuditRow, ChainFault, PkiChange, PkiHistory};
+pub use change::{ChangeError, ChangeRefused};
 pub use device_cas::{Dependent, Dependents, DeviceCaChange};
 pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
-pub use factories::{
-    ChangeError, ChangeRefused, FactoryChange, InstalledServerCertificate, NewFactory,
-};
+pub use factories::{FactoryChange, InstalledServerCertificate, NewFactory};
 pub use held_requests::{Decision, HeldRequest};
 pub use private_keys::{KeyPlace, RewrapFailure, StoredKey};
 pub use registry::{DeviceFilter, DeviceKey, RegisteredDevice, RegistryPage};

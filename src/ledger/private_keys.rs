@@ -1,8 +1,8 @@
 //! The private keys that were made here: each wrapped in its row, or in a token that the row points to;
 //! and what tells which key-encryption key wraps them.
 
+use super::change::change;
 use super::database::Statement;
-use super::factories::change;
 use super::transaction::WriteTransaction;
 use super::{ChangeError, ChangeRefused, Ledger, LedgerError};
 use crate::clock::UnixTime;

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::change::{ChangeError, ChangeRefused};
 use super::database::{Row, Statement, Value};
-use super::factories::{ChangeError, ChangeRefused};
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;

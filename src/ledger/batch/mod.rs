@@ -1,27 +1,27 @@
 //! One transaction of the writer: reads what it must know of all its work at once, judges each in
 //! order, writes all of it at once, and answers after the commit.
 
+mod holding;
+mod registering;
+
 use super::LedgerError;
 use super::changes::Changes;
 use super::database::Database;
-use super::facts::{DeviceKey, Facts, HeldFacts};
+use super::facts::{DeviceKey, Facts};
 use super::transaction::WriteTransaction;
-use super::work::{Asker, Contact, Introduced, Registrar, Ruling, Verdict, Work};
+use super::work::{Asker, Contact, Ruling, Verdict, Work};
 use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{
     Allowance, CredentialState, DeviceCaId, DeviceCaState, DeviceMetadata, DeviceName, FactoryId,
-    HELD_LIMIT, HeldState, KnownCredential, KnownDevice, Label, Operation, Presented, Refusal,
-    Sighting,
+    KnownCredential, KnownDevice, Label, Operation, Presented, Refusal, Sighting,
 };
 use crate::pki::{Certificate, Fingerprint};
-use crate::policy::{Grant, Introduction};
+use crate::policy::Introduction;
 
 /// How old, in seconds, the record of a device's last contact may grow before it is written anew.
 const LAST_SEEN_RESOLUTION: i64 = 60;
-/// How long an operator's approval of a request is good for, in seconds: a week.
-const APPROVAL_LIFE: i64 = 7 * 24 * 3600;
 
 /// What the transaction has read and will write.
 pub(super) struct Batch {
@@ -134,65 +134,6 @@ impl Batch {
         Ok(Sighting::Expected)
     }
 
-    /// Finds what an operator has said to the same request before, or lets it wait.
-    fn hold(&mut self, grant: &Grant, request: Fingerprint, asker: &Asker) -> Verdict {
-        let key = (grant.factory, grant.device.clone());
-        self.asked_by(asker, &key)?;
-        let known = self.facts.held.entry(key.clone()).or_default();
-        let (operation, label) = (grant.operation.as_str(), grant.label.as_ref());
-        let label = label.map(|label| label.as_str().to_owned());
-        if let Some(at) = known.iter().position(|held| held.request == request) {
-            let held = known.swap_remove(at);
-            let same = held.operation == operation && held.label == label;
-            let lapsed = held.state == HeldState::Approved
-                && held.decided_at.is_none_or(|at| at.plus(APPROVAL_LIFE) < self.now);
-            let state = held.state;
-            if same && !lapsed {
-                known.push(held);
-                return match state {
-                    HeldState::Approved => Ok(Ruling::Approved),
-                    HeldState::Rejected => Err(Refusal::RequestRejected),
-                    HeldState::Waiting => Ok(Ruling::Waiting),
-                };
-            }
-            // An operator's word was for something else, or long ago.
-            self.changes.forgotten.insert(held.id);
-        }
-        let id = self.transaction.next_id();
-        known.push(HeldFacts {
-            id,
-            request,
-            operation: operation.to_owned(),
-            label: label.clone(),
-            state: HeldState::Waiting,
-            decided_at: None,
-        });
-        // What an operator has decided is not flushed by junk.
-        let waiting = known.iter().filter(|held| held.state == HeldState::Waiting);
-        let mut waiting: Vec<i64> = waiting.map(|held| held.id).collect();
-        waiting.sort_unstable();
-        waiting.truncate(waiting.len().saturating_sub(HELD_LIMIT));
-        known.retain(|held| !waiting.contains(&held.id));
-        self.changes.forgotten.extend(waiting);
-        self.changes.held.push((
-            id,
-            [
-                id.into(),
-                grant.factory.0.into(),
-                grant.device.as_str().into(),
-                request.as_bytes().into(),
-                grant.operation.as_str().into(),
-                grant.public_key.algorithm().to_string().into(),
-                HeldState::Waiting.as_str().into(),
-                self.now.0.into(),
-                None::<i64>.into(),
-                label.as_deref().into(),
-            ],
-        ));
-        self.done("hold", asker.name(), &key, format!("request {request} waits for approval"));
-        Ok(Ruling::Waiting)
-    }
-
     fn enrol(&mut self, signed: &Signed, asker: &Asker) -> Result<Sighting, Refusal> {
         let grant = signed.grant();
         let key = (grant.factory, grant.device.clone());
@@ -245,34 +186,6 @@ impl Batch {
         );
         self.done(grant.operation.as_str(), asker.name(), &key, detail);
         Ok(sighting)
-    }
-
-    /// Registers a device with a certificate that it was given elsewhere. The same again changes
-    /// nothing and is not on record.
-    fn introduce(
-        &mut self,
-        introduction: &Introduction,
-        registrar: &Registrar,
-    ) -> Result<Introduced, Refusal> {
-        match self.facts.cas.get(&introduction.device_ca) {
-            Some(DeviceCaState::Enabled) => {}
-            Some(DeviceCaState::Disabled) => return Err(Refusal::CaDisabledUnregistered),
-            Some(DeviceCaState::Revoked) => return Err(Refusal::CaRevoked),
-            None => return Err(Refusal::CertificateUntrusted),
-        }
-        let Introduction { factory, device, certificate, device_ca, .. } = introduction;
-        let key = (*factory, device.clone());
-        let fingerprint = certificate.fingerprint();
-        let known = self.facts.devices.get(&key).filter(|known| !known.denied);
-        if known.is_some_and(|known| known.holds(fingerprint)) {
-            return Ok(Introduced::Known);
-        }
-        let public_key = certificate.public_key().fingerprint();
-        self.register_once(&key, public_key, &registrar.metadata)?;
-        self.add_credential(&key, certificate, *device_ca, CredentialState::Pending);
-        let detail = format!("certificate {fingerprint} serial {}", certificate.serial());
-        self.done(Operation::Register.as_str(), &registrar.token, &key, detail);
-        Ok(Introduced::New)
     }
 
     fn contact(&mut self, contact: &Contact) -> Result<Sighting, Refusal> {
@@ -329,37 +242,6 @@ impl Batch {
             self.seen(id);
         }
         Ok(sighting)
-    }
-
-    /// Registers a device on the word of a token: one that is unknown, or one that was denied and
-    /// comes with another key than those that it was denied with.
-    fn register_once(
-        &mut self,
-        key: &DeviceKey,
-        public_key: Fingerprint,
-        metadata: &DeviceMetadata,
-    ) -> Result<(), Refusal> {
-        let known = self.facts.devices.get_mut(key);
-        match &known {
-            Some(device) if !device.denied => return Err(Refusal::DeviceKnown),
-            Some(device) if device.was_denied_with(public_key) => {
-                return Err(Refusal::CredentialDenied);
-            }
-            _ => {}
-        }
-        if let Some(alias) = metadata.alias.clone() {
-            let owner = self.facts.aliases.entry((key.0, alias));
-            if owner.or_insert_with(|| key.1.clone()) != &key.1 {
-                return Err(Refusal::NameTaken);
-            }
-        }
-        if let Some(device) = known {
-            (device.allowance, device.denied) = (None, false);
-            self.changes.registered_anew.push((device.id, metadata.clone()));
-        } else {
-            self.register(key.clone(), None, metadata);
-        }
-        Ok(())
     }
 
     fn register(&mut self, key: DeviceKey, seen: Option<i64>, metadata: &DeviceMetadata) {

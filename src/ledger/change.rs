@@ -1,0 +1,163 @@
+//! Why a change of a Factory is refused, and the audit rows of changes.
+
+use super::{Ledger, LedgerError};
+use crate::clock::UnixTime;
+use crate::model::audit::{Entry, Outcome};
+use crate::model::{ActRefused, FactoryId};
+
+/// Why a change of a Factory did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// It must not.
+    #[error(transparent)]
+    Refused(#[from] ChangeRefused),
+    /// The ledger failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<sqlx::Error> for ChangeError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
+/// A change that the present state of the ledger forbids.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeRefused {
+    /// The name is taken.
+    #[error("there is a Factory of this name already")]
+    FactoryExists,
+    /// A host is taken: a Factory is found by it (SNI).
+    #[error("another Factory has this EST host or gateway host")]
+    HostTaken,
+    /// I9.
+    #[error("the Root of Trust is set already, and it is set once")]
+    RootAlreadySet,
+    /// No key waits for this certificate.
+    #[error("no key of this Factory waits for the certificate of {0}")]
+    NoPendingKey(String),
+    /// A Device CA is known by its key.
+    #[error("the Device CA {0} is known already")]
+    DeviceCaKnown(String),
+    /// The two kinds are kept apart.
+    #[error("the CA {0} is known as a bootstrap CA: a key is one or the other")]
+    BootstrapCaKnown(String),
+    /// A revoked one comes back only by an explicit act.
+    #[error("the Device CA {0} was revoked: `estd device-ca add --again` brings it back")]
+    DeviceCaRevoked(String),
+    /// Device CAs are told apart by serial number, in CRLs and by people.
+    #[error("another Device CA of this Factory has the serial number {0}")]
+    SerialTaken(String),
+    /// There is no such Device CA.
+    #[error("there is no such Device CA")]
+    NoSuchDeviceCa,
+    /// The state of the Device CA forbids it.
+    #[error("the Device CA {device_ca}, serial {serial}: {why}")]
+    State {
+        /// Its subject.
+        device_ca: String,
+        /// The serial number of its certificate.
+        serial: String,
+        /// Why not.
+        why: ActRefused,
+    },
+    /// I8.
+    #[error(
+        "{count} devices depend on the Device CA with serial {serial}; revoking it would strand \
+         them{}. `estd device-ca phase-out {serial}` lists them; `estd device-ca revoke {serial} \
+         --strand {count}` revokes it all the same", strand_said(*strand)
+    )]
+    StillNeeded {
+        /// The serial number of its certificate.
+        serial: String,
+        /// How many devices depend on it.
+        count: u64,
+        /// How many the operator said.
+        strand: u64,
+        /// Some of them.
+        devices: Vec<String>,
+    },
+    /// A token's name stays its own, also when it is revoked.
+    #[error("there is, or was, another token of this name")]
+    TokenNameTaken,
+    /// The private keys were wrapped anew, and whoever asks still has the key-encryption key before.
+    #[error(
+        "the ledger's private keys have another key-encryption key since `estd keys rewrap`: restart \
+         this server, so that it takes the new one"
+    )]
+    KeyEncryptionKeyReplaced,
+}
+
+impl ChangeRefused {
+    /// The stable code for it in the audit log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::FactoryExists => "factory-exists",
+            Self::HostTaken => "host-taken",
+            Self::RootAlreadySet => "root-already-set",
+            Self::NoPendingKey(_) => "no-pending-key",
+            Self::DeviceCaKnown(_) => "device-ca-known",
+            Self::BootstrapCaKnown(_) => "bootstrap-ca-known",
+            Self::DeviceCaRevoked(_) => "device-ca-revoked",
+            Self::SerialTaken(_) => "serial-taken",
+            Self::NoSuchDeviceCa => "device-ca-unknown",
+            Self::State { .. } => "device-ca-state",
+            Self::StillNeeded { .. } => "device-ca-needed",
+            Self::TokenNameTaken => "token-name-taken",
+            Self::KeyEncryptionKeyReplaced => "key-encryption-key-replaced",
+        }
+    }
+}
+
+fn strand_said(strand: u64) -> String {
+    if strand == 0 { String::new() } else { format!(" (--strand says {strand})") }
+}
+
+impl Ledger {
+    /// Puts a change that was refused on record: the transaction that refused it is gone.
+    pub(super) async fn recorded<T>(
+        &self,
+        done: Result<T, ChangeError>,
+        factory: Option<FactoryId>,
+        actor: &str,
+        action: &str,
+        subject: String,
+    ) -> Result<T, ChangeError> {
+        if let Err(ChangeError::Refused(why)) = &done {
+            let entry = Entry {
+                at: UnixTime::now(),
+                factory,
+                actor: actor.to_owned(),
+                action: action.to_owned(),
+                subject,
+                outcome: Outcome::Refused,
+                code: why.code().to_owned(),
+                detail: why.to_string(),
+            };
+            // Best effort: what the operator must learn is the refusal, not that it went unrecorded.
+            let _unrecorded = self.note(entry).await;
+        }
+        done
+    }
+}
+
+/// The audit row of a change of a Factory.
+pub(super) fn change(
+    factory: FactoryId,
+    actor: &str,
+    action: &str,
+    subject: String,
+    detail: String,
+) -> Entry {
+    Entry {
+        at: UnixTime::now(),
+        factory: Some(factory),
+        actor: actor.to_owned(),
+        action: action.to_owned(),
+        subject,
+        outcome: Outcome::Done,
+        code: String::new(),
+        detail,
+    }
+}
