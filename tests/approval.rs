@@ -57,6 +57,38 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Nor for another operation or label, nor for ever. A no is for the request, wherever it goes.
+    async fn an_approval_is_for_what_was_asked_and_for_a_week(backend: Backend) {
+        let toml = format!("{MANUAL}\n[est.labels.other]\napproval = 'manual'");
+        let server = TestServer::start_with(backend, &toml).await;
+        let device = server.device("device-1");
+        let (_, body) = device.request();
+        let ask = async |path: &str| {
+            let request = support::wire::post(&format!("/.well-known/est/{path}"), &body);
+            server.send(Some(&device), &request).await.unwrap().status
+        };
+        assert_eq!(ask("simplereenroll").await, 202);
+        decide(&server, Decision::Approve).await;
+        assert_eq!(ask("simplereenroll").await, 200);
+        for another in ["other/simplereenroll", "simpleenroll", "simplereenroll"] {
+            assert_eq!(ask(another).await, 202, "{another}");
+        }
+        decide(&server, Decision::Approve).await;
+        server.sql("UPDATE held_request SET decided_at = decided_at - 8 * 24 * 3600").await;
+        assert_eq!(ask("simplereenroll").await, 202);
+
+        decide(&server, Decision::Reject).await;
+        for path in ["simplereenroll", "other/simplereenroll"] {
+            assert_eq!(ask(path).await, 403, "{path}");
+        }
+        // Junk does not flush it.
+        for _ in 0..=HELD_LIMIT {
+            server.reenroll(&device, &device.request().1).await;
+        }
+        assert_eq!(ask("simplereenroll").await, 403);
+        server.stop().await;
+    }
+
     /// An approval is for one request of one device.
     async fn an_approval_is_good_for_that_request_only(backend: Backend) {
         let server = TestServer::start_with(backend, MANUAL).await;

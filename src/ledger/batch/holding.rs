@@ -23,17 +23,20 @@ impl Batch {
             let same = held.operation == operation && held.label == label;
             let lapsed = held.state == HeldState::Approved
                 && held.decided_at.is_none_or(|at| at.plus(APPROVAL_LIFE) < self.now);
-            let state = held.state;
-            if same && !lapsed {
+            let ruling = match held.state {
+                // A no is for the request, wherever it is sent.
+                HeldState::Rejected => Some(Err(Refusal::RequestRejected)),
+                HeldState::Approved if same && !lapsed => Some(Ok(Ruling::Approved)),
+                HeldState::Waiting if same => Some(Ok(Ruling::Waiting)),
+                HeldState::Approved | HeldState::Waiting => None,
+            };
+            let id = held.id;
+            if let Some(ruling) = ruling {
                 known.push(held);
-                return match state {
-                    HeldState::Approved => Ok(Ruling::Approved),
-                    HeldState::Rejected => Err(Refusal::RequestRejected),
-                    HeldState::Waiting => Ok(Ruling::Waiting),
-                };
+                return ruling;
             }
-            // An operator's word was for something else, or long ago.
-            self.changes.forgotten.insert(held.id);
+            // The operator's yes was for something else, or long ago.
+            self.changes.forgotten.insert(id);
         }
         let id = self.transaction.next_id();
         known.push(HeldFacts {
