@@ -16,6 +16,17 @@ impl UnixTime {
         Self::from(since)
     }
 
+    /// A time as people write it: RFC 3339, or a date, which begins at 0 h UTC. `None` if it is
+    /// neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(time) = text.parse::<jiff::Timestamp>() {
+            return Some(Self(time.as_second()));
+        }
+        let date: jiff::civil::Date = text.parse().ok()?;
+        let start = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        Some(Self(start.timestamp().as_second()))
+    }
+
     /// This time plus `seconds` (which may be negative); saturates.
     #[must_use]
     pub fn plus(self, seconds: i64) -> Self {
@@ -46,5 +57,21 @@ impl fmt::Display for UnixTime {
 impl Serialize for UnixTime {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::UnixTime;
+
+    #[test]
+    fn times_are_read_as_they_are_written_and_dates_begin_at_0_h() {
+        let time = UnixTime(1_800_000_000);
+        assert_eq!(UnixTime::parse(&time.to_string()), Some(time));
+        assert_eq!(UnixTime::parse("2027-01-15"), Some(UnixTime(1_799_971_200)));
+        assert_eq!(UnixTime::parse("2027-01-15T08:00:00Z"), Some(time));
+        for text in ["", "tomorrow", "2027-13-01", "15.1.2027"] {
+            assert_eq!(UnixTime::parse(text), None, "{text}");
+        }
     }
 }

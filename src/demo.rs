@@ -21,7 +21,7 @@ use crate::clock::UnixTime;
 use crate::config::{Config, Written};
 use crate::factory::{self, Authority, Installing};
 use crate::keys::{KeyStore, SigningKey};
-use crate::ledger::NewFactory;
+use crate::ledger::{InventoryFilter, NewFactory};
 use crate::model::{CredentialState, DeviceName, FactoryId, FactoryName, HostName};
 use crate::pki::{Certificate, Fingerprint, UnsignedRequest};
 use crate::serve::{Server, make_data_dir, open_ledger};
@@ -192,9 +192,9 @@ impl Demo {
 
     async fn print_ledger(&self) -> anyhow::Result<()> {
         let mut counts: BTreeMap<String, (usize, i64)> = BTreeMap::new();
-        let mut after = String::new();
+        let (all, mut after) = (InventoryFilter::default(), String::new());
         loop {
-            let page = self.server.ledger().devices(self.factory, &after, PAGE).await?;
+            let page = self.server.ledger().devices(self.factory, &all, &after, PAGE).await?;
             for device in &page.devices {
                 let ca = device.device_ca.clone().unwrap_or_default();
                 let count = counts.entry(ca).or_default();

@@ -12,17 +12,54 @@ use super::auth::Principal;
 use super::error::ApiError;
 use super::role::{Operator, Viewer};
 use super::selection::FactoryQuery;
-use crate::ledger::{DevicePage, DeviceStory};
-use crate::model::{Allowance, DeviceName};
+use crate::clock::UnixTime;
+use crate::ledger::{DevicePage, DeviceStory, InventoryFilter};
+use crate::model::{Allowance, DeviceName, FactoryTrust};
 use crate::pki::Fingerprint;
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
 
+/// Which devices of the inventory are wanted. Times are RFC 3339, or a date, which begins at 0 h UTC.
 #[derive(Deserialize)]
-pub(super) struct PageQuery {
+pub(super) struct InventoryQuery {
     after: Option<String>,
     limit: Option<u32>,
+    /// The serial number of the Device CA of the credential in use.
+    device_ca: Option<String>,
+    expires_before: Option<String>,
+    key_algorithm: Option<String>,
+    silent_since: Option<String>,
+    group: Option<String>,
+    #[serde(default)]
+    pending: bool,
+}
+
+impl InventoryQuery {
+    fn filter(&self, trust: &FactoryTrust) -> Result<InventoryFilter, ApiError> {
+        let device_ca = self.device_ca.as_deref().map(|serial| {
+            let found = trust.device_ca_by_written_serial(serial);
+            found.map(|ca| ca.id).ok_or_else(|| {
+                ApiError::not_found("this Factory has no Device CA with that serial number")
+            })
+        });
+        let time = |key: &str, text: &Option<String>| {
+            text.as_deref().map(|text| {
+                UnixTime::parse(text).ok_or_else(|| {
+                    let why = format!("{key} must be a time in RFC 3339, or a date");
+                    ApiError::new(StatusCode::BAD_REQUEST, why)
+                })
+            })
+        };
+        Ok(InventoryFilter {
+            device_ca: device_ca.transpose()?,
+            expires_before: time("expires_before", &self.expires_before).transpose()?,
+            key_algorithm: self.key_algorithm.clone(),
+            silent_since: time("silent_since", &self.silent_since).transpose()?,
+            group: self.group.clone(),
+            pending: self.pending,
+        })
+    }
 }
 
 /// What goes with an allowance.
@@ -49,12 +86,13 @@ pub(super) async fn list(
     Viewer(principal): Viewer,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
-    Query(page): Query<PageQuery>,
+    Query(wanted): Query<InventoryQuery>,
 ) -> Result<Json<DevicePage>, ApiError> {
     let trust = query.select(&principal, &api.active.load())?;
-    let after = page.after.unwrap_or_default();
-    let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
-    Ok(Json(api.ledger.devices(trust.factory.id, &after, limit).await?))
+    let filter = wanted.filter(&trust)?;
+    let after = wanted.after.unwrap_or_default();
+    let limit = wanted.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    Ok(Json(api.ledger.devices(trust.factory.id, &filter, &after, limit).await?))
 }
 
 pub(super) async fn show(

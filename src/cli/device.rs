@@ -9,7 +9,7 @@ use super::{Global, output};
 #[derive(Subcommand)]
 pub(super) enum Device {
     /// List the devices and their current credentials
-    List,
+    List(Wanted),
     /// Tell the story of one device
     Show {
         /// Its name: the common name of its subject
@@ -40,7 +40,7 @@ impl Device {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let api = ApiClient::new(global)?;
         match self {
-            Self::List => list(global, &api).await,
+            Self::List(wanted) => list(global, &api, &wanted).await,
             Self::Show { name } => {
                 let path = format!("devices/{}", percent_encode(&name));
                 show(global, &api.get(&path, &[]).await?)
@@ -81,11 +81,52 @@ impl Device {
     }
 }
 
-async fn list(global: &Global, api: &ApiClient) -> anyhow::Result<()> {
+/// Which devices; all conditions must hold.
+#[derive(clap::Args)]
+pub(super) struct Wanted {
+    /// Whose certificate in use is of the Device CA with this serial number
+    #[arg(long, value_name = "SERIAL")]
+    ca: Option<String>,
+    /// Whose certificate in use ends before this: a date, or a time in RFC 3339
+    #[arg(long, value_name = "TIME")]
+    expires_before: Option<String>,
+    /// Whose certificate in use has a key of this kind, for instance P-256
+    #[arg(long, value_name = "KIND")]
+    key_algorithm: Option<String>,
+    /// That were not seen since: a date, or a time in RFC 3339
+    #[arg(long, value_name = "TIME")]
+    silent_since: Option<String>,
+    /// In this group
+    #[arg(long)]
+    group: Option<String>,
+    /// That were issued a certificate that they have not used yet
+    #[arg(long)]
+    pending: bool,
+    /// Write CSV instead of a table
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+}
+
+impl Wanted {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let texts = [
+            ("device_ca", &self.ca),
+            ("expires_before", &self.expires_before),
+            ("key_algorithm", &self.key_algorithm),
+            ("silent_since", &self.silent_since),
+            ("group", &self.group),
+        ];
+        let texts = texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
+        texts.chain([("pending", self.pending.to_string())]).collect()
+    }
+}
+
+async fn list(global: &Global, api: &ApiClient, wanted: &Wanted) -> anyhow::Result<()> {
     let mut devices = Vec::new();
     let mut after = String::new();
     loop {
-        let query = [("limit", "1000".to_owned()), ("after", after.clone())];
+        let mut query = wanted.query();
+        query.extend([("limit", "1000".to_owned()), ("after", after.clone())]);
         let page = api.get("devices", &query).await?;
         devices.extend(page.get("devices").and_then(Value::as_array).cloned().unwrap_or_default());
         match page.get("next").and_then(Value::as_str) {
@@ -96,10 +137,40 @@ async fn list(global: &Global, api: &ApiClient) -> anyhow::Result<()> {
     if global.json {
         return output::json(&json!({ "devices": devices }));
     }
+    if wanted.csv {
+        return csv(&devices);
+    }
     let keys = ["name", "device_ca", "expires_at", "pending", "last_seen_at"];
     let rows: Vec<_> =
         devices.iter().map(|device| keys.map(|key| output::field(device, key))).collect();
     output::table(["DEVICE", "DEVICE CA", "UNTIL", "PENDING", "LAST SEEN"], &rows)
+}
+
+/// Everything that is known of each device, in the order of the API's words.
+fn csv(devices: &[Value]) -> anyhow::Result<()> {
+    const KEYS: [&str; 11] = [
+        "name",
+        "alias",
+        "group",
+        "denied",
+        "registered_at",
+        "last_seen_at",
+        "device_ca",
+        "device_ca_serial",
+        "key_algorithm",
+        "expires_at",
+        "pending",
+    ];
+    let mut writer = csv::Writer::from_writer(std::io::stdout());
+    writer.write_record(KEYS)?;
+    for device in devices {
+        let text = |key| match device.get(key) {
+            None | Some(Value::Null) => String::new(),
+            Some(_) => output::field(device, key),
+        };
+        writer.write_record(KEYS.map(text))?;
+    }
+    Ok(writer.flush()?)
 }
 
 fn show(global: &Global, story: &Value) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! What people ask about devices.
+//! The story of one device, and what an operator says to it.
 
 use std::collections::HashMap;
 
@@ -12,34 +12,6 @@ use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::{Allowance, CredentialState, DeviceName, FactoryId};
-
-/// A page of devices, by name.
-#[derive(Debug, Serialize)]
-pub struct DevicePage {
-    /// The devices.
-    pub devices: Vec<DeviceSummary>,
-    /// What to ask for after this page; absent on the last.
-    pub next: Option<String>,
-}
-
-/// A device in a list.
-#[derive(Debug, Serialize)]
-pub struct DeviceSummary {
-    /// Its name.
-    pub name: String,
-    /// When it was first seen, or enrolled by a registration authority.
-    pub registered_at: UnixTime,
-    /// When it was last seen, to the minute.
-    pub last_seen_at: Option<UnixTime>,
-    /// The Device CA of its current credential: the subject of its certificate.
-    pub device_ca: Option<String>,
-    /// The serial number of that Device CA's certificate.
-    pub device_ca_serial: Option<String>,
-    /// When its current credential ends.
-    pub expires_at: Option<UnixTime>,
-    /// How many certificates were issued to it that it has not used yet.
-    pub pending: i64,
-}
 
 /// A device with all of its credentials.
 #[derive(Debug, Serialize)]
@@ -96,43 +68,12 @@ pub struct CredentialStory {
 }
 
 /// A Device CA's subject and serial number, for people.
-struct CaName {
-    subject: String,
-    serial: String,
+pub(super) struct CaName {
+    pub(super) subject: String,
+    pub(super) serial: String,
 }
 
 impl Ledger {
-    /// Devices of a Factory in the order of their names, `limit` at most, those after `after`.
-    ///
-    /// # Errors
-    /// When the ledger fails.
-    pub async fn devices(
-        &self,
-        factory: FactoryId,
-        after: &str,
-        limit: u32,
-    ) -> Result<DevicePage, LedgerError> {
-        let select = Statement::new(
-            "SELECT device.name, device.registered_at, device.last_seen_at, \
-             current.device_ca_id, current.certificate, \
-             (SELECT COUNT(*) FROM credential pending WHERE pending.device_id = device.id \
-              AND pending.state = 'pending') AS pending \
-             FROM device LEFT JOIN credential current \
-             ON current.device_id = device.id AND current.state = 'current' \
-             WHERE device.factory_id = $1 AND device.name > $2 ORDER BY device.name LIMIT $3",
-        )
-        .bind(factory.0)
-        .bind(after)
-        .bind(i64::from(limit));
-        let names = self.ca_names(factory).await?;
-        let rows = self.database.rows(select).await?;
-        let devices: Vec<_> =
-            rows.iter().map(|row| summary(row, &names)).collect::<Result<_, _>>()?;
-        let full = devices.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
-        let next = devices.last().filter(|_| full).map(|last| last.name.clone());
-        Ok(DevicePage { devices, next })
-    }
-
     /// One device with all of its credentials; `None` if there is no such device.
     ///
     /// # Errors
@@ -258,7 +199,10 @@ impl Ledger {
         Ok(true)
     }
 
-    async fn ca_names(&self, factory: FactoryId) -> Result<HashMap<i64, CaName>, LedgerError> {
+    pub(super) async fn ca_names(
+        &self,
+        factory: FactoryId,
+    ) -> Result<HashMap<i64, CaName>, LedgerError> {
         let select = Statement::new("SELECT id, certificate FROM device_ca WHERE factory_id = $1");
         let rows = self.database.rows(select.bind(Value::from(factory.0))).await?;
         rows.iter()
@@ -270,23 +214,6 @@ impl Ledger {
             })
             .collect()
     }
-}
-
-fn summary(row: &Row, names: &HashMap<i64, CaName>) -> Result<DeviceSummary, LedgerError> {
-    let ca = row.maybe_integer("device_ca_id")?.and_then(|id| names.get(&id));
-    let expires_at = match row.maybe_bytes("certificate")? {
-        Some(_) => Some(certificate(row, "certificate")?.validity().not_after),
-        None => None,
-    };
-    Ok(DeviceSummary {
-        name: row.text("name")?,
-        registered_at: UnixTime(row.integer("registered_at")?),
-        last_seen_at: row.maybe_integer("last_seen_at")?.map(UnixTime),
-        device_ca: ca.map(|ca| ca.subject.clone()),
-        device_ca_serial: ca.map(|ca| ca.serial.clone()),
-        expires_at,
-        pending: row.integer("pending")?,
-    })
 }
 
 fn credential_story(

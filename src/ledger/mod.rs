@@ -15,6 +15,7 @@ mod devices;
 mod factories;
 mod facts;
 mod held_requests;
+mod inventory;
 mod private_keys;
 mod registry;
 mod revocation_lists;
@@ -30,9 +31,10 @@ use std::sync::atomic::Ordering;
 pub use audit::{AuditRow, ChainFault, PkiChange, PkiHistory};
 pub use change::{ChangeError, ChangeRefused};
 pub use device_cas::{Dependent, Dependents, DeviceCaChange};
-pub use devices::{CredentialStory, DevicePage, DeviceStory, DeviceSummary};
+pub use devices::{CredentialStory, DeviceStory};
 pub use factories::{FactoryChange, InstalledServerCertificate, NewFactory};
 pub use held_requests::{Decision, HeldRequest};
+pub use inventory::{DevicePage, DeviceSummary, InventoryFilter};
 pub use private_keys::{KeyPlace, RewrapFailure, StoredKey};
 pub use registry::{DeviceFilter, DeviceKey, RegisteredDevice, RegistryPage};
 pub use revocation_lists::{RefusedCredential, SignedRevocationList};
@@ -100,7 +102,9 @@ impl Ledger {
         let database = Arc::new(Database::open(url).await?);
         transaction::found(&database).await?;
         let writer = Writer::start(Arc::clone(&database));
-        Ok(Self { database, writer, strangers: Arc::default() })
+        let ledger = Self { database, writer, strangers: Arc::default() };
+        ledger.fill_in_inventory().await?;
+        Ok(ledger)
     }
 
     /// Records an issuance. The certificate comes back, and may leave, once it is on disk (I1).

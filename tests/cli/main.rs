@@ -19,6 +19,7 @@ mod configuration;
 mod demo;
 mod host;
 mod install_refused;
+mod inventory;
 mod key_encryption;
 mod logs;
 mod offline_root;

@@ -1,5 +1,6 @@
 //! I4: nobody becomes somebody else.
 
+use estd::ledger::InventoryFilter;
 use estd::pki::{Extension, Name, NameBuilder};
 
 use crate::on_both_ledgers;
@@ -34,7 +35,7 @@ on_both_ledgers! {
         assert_eq!(issued(&server).await, 0);
         assert_eq!(server.states("device-1").await, ["current"]);
         assert_eq!(server.states("victim").await, ["current"]);
-        let page = server.ledger().devices(server.factory, "", 10).await.unwrap();
+        let page = server.ledger().devices(server.factory, &InventoryFilter::default(), "", 10).await.unwrap();
         assert_eq!(page.devices.len(), 2, "{page:?}");
         server.stop().await;
     }
@@ -84,7 +85,7 @@ on_both_ledgers! {
             }
         }
         assert_eq!(issued(&server).await, 0);
-        let page = server.ledger().devices(server.factory, "", 10).await.unwrap();
+        let page = server.ledger().devices(server.factory, &InventoryFilter::default(), "", 10).await.unwrap();
         assert!(page.devices.is_empty(), "{page:?}");
         server.stop().await;
     }
