@@ -13,8 +13,10 @@ use crate::clock::UnixTime;
 use crate::keys::{self, ActiveSnapshot, Signed};
 use crate::ledger::{Asker, Contact, Held, Ledger, Newcomer, Recorded};
 use crate::model::audit::{Entry, Outcome};
-use crate::model::{DeviceName, EnrolmentProfile, FactoryId, Label, Operation, Peer, Refusal};
-use crate::pki::CertificationRequest;
+use crate::model::{
+    DeviceName, EnrolmentProfile, FactoryId, FactoryTrust, Label, Operation, Peer, Refusal,
+};
+use crate::pki::{Certificate, CertificationRequest, Serial};
 use crate::policy::{self, Grant, Judged, Requester, Standing};
 
 /// Issues certificates.
@@ -73,6 +75,21 @@ impl Enrolments {
     /// The present snapshot with its keys.
     pub fn active(&self) -> Arc<ActiveSnapshot> {
         self.active.load_full()
+    }
+
+    /// The certificates with this serial number that are accepted in a Factory.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn accepted_by_serial(
+        &self,
+        trust: &FactoryTrust,
+        serial: &Serial,
+    ) -> Result<Vec<Certificate>, Refusal> {
+        self.ledger.accepted_by_serial(trust.factory.id, serial).await.map_err(|why| {
+            error!(error = %why, "the ledger cannot be read");
+            Refusal::LedgerUnavailable
+        })
     }
 
     /// Issues one certificate, or refuses it; either way it is on record when this returns.

@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::enrol::Refused;
 use crate::ledger::Recorded;
-use crate::model::{AnswerStyle, Class, Refusal};
+use crate::model::{AnswerStyle, Class, Refusal, RenewalWindow};
 use crate::pki::{Malformed, certs_only, crls_only, to_est_text, to_wrapped_est_text};
 
 const PKCS7: HeaderValue = HeaderValue::from_static("application/pkcs7-mime");
@@ -14,12 +14,15 @@ const PKCS7_CERTS_ONLY: HeaderValue =
     HeaderValue::from_static("application/pkcs7-mime; smime-type=certs-only");
 const PKCS7_CRLS_ONLY: HeaderValue =
     HeaderValue::from_static("application/pkcs7-mime; smime-type=crls-only");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// When a client may ask again, in seconds (H-06).
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("30");
 /// The same where a person must decide first (E-40).
 const APPROVAL_SECONDS: HeaderValue = HeaderValue::from_static("60");
+/// When a client may look again whether its window has changed: six hours.
+const RENEWAL_SECONDS: HeaderValue = HeaderValue::from_static("21600");
 /// There is no registered scheme for TLS client certificates; one that no client knows makes none
 /// of them ask its user for a password (RFC 9110 §11.6.1 wants some scheme).
 const CLIENT_CERTIFICATE: HeaderValue =
@@ -38,6 +41,15 @@ pub(super) fn ca_certificates(
 /// CRLs (RFC 8295): on one line, for a list can be long and no libest asks for it.
 pub(super) fn revocation_lists(lists: &[&[u8]]) -> Result<Response<Body>, Malformed> {
     Ok(respond(StatusCode::OK, PKCS7_CRLS_ONLY, to_est_text(&crls_only(lists)?)))
+}
+
+/// When to renew (draft-ietf-lamps-est-renewal-info).
+pub(super) fn renewal_window(window: RenewalWindow) -> Response<Body> {
+    let RenewalWindow { start, end } = window;
+    let body = format!("{{\"suggestedWindow\":{{\"start\":\"{start}\",\"end\":\"{end}\"}}}}\n");
+    let mut response = respond(StatusCode::OK, JSON, body);
+    response.headers_mut().insert(RETRY_AFTER, RENEWAL_SECONDS);
+    response
 }
 
 /// An issued certificate, and only that (RFC 7030 §4.2.3). It takes a recorded one (I1).

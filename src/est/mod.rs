@@ -1,5 +1,5 @@
 //! RFC 7030 on the wire:
-//! `/.well-known/est/[label/]{cacerts,simpleenroll,simplereenroll,csrattrs,crls}`.
+//! `/.well-known/est/[label/]{cacerts,simpleenroll,simplereenroll,csrattrs,crls,renewal-info/ID}`.
 //!
 //! What real clients force (title-case headers, Content-Length, small heads, base64 on one line) is
 //! in [`answer`] and the listener; nothing here may stream.
@@ -10,6 +10,7 @@ mod cacerts;
 mod crls;
 mod csrattrs;
 mod enroll;
+mod renewal_info;
 mod target;
 
 use std::sync::Arc;
@@ -61,6 +62,7 @@ async fn handle(
         Operation::CaCerts => cacerts::get(&est, &session, &target, request.headers()),
         Operation::CsrAttrs => csrattrs::get(&est, &target),
         Operation::Crls => crls::get(&est, &session, &target).await,
+        Operation::RenewalInfo => renewal_info::get(&est, &session, &target).await,
         Operation::SimpleEnroll | Operation::SimpleReenroll => {
             return enroll::post(&est, &session, &target, request).await;
         }
@@ -94,7 +96,9 @@ impl Est {
 
 fn check_method(request: &Request, operation: Operation) -> Result<(), Refusal> {
     let wanted = match operation {
-        Operation::CaCerts | Operation::CsrAttrs | Operation::Crls => Method::GET,
+        Operation::CaCerts | Operation::CsrAttrs | Operation::Crls | Operation::RenewalInfo => {
+            Method::GET
+        }
         Operation::SimpleEnroll
         | Operation::SimpleReenroll
         | Operation::ServerKeyGen

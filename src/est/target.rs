@@ -7,6 +7,8 @@ use crate::model::{Label, Operation, Refusal};
 pub(super) struct Target {
     pub(super) operation: Operation,
     pub(super) label: Option<Label>,
+    /// What is asked about: only renewal-info says that in its path.
+    pub(super) id: Option<String>,
 }
 
 impl Target {
@@ -20,16 +22,20 @@ impl Target {
         let operation = |segment: Option<&str>| segment.and_then(Operation::from_segment);
         let first = segments.next();
         let target = match operation(first) {
-            Some(operation) => Self { operation, label: None },
+            Some(operation) => Self { operation, label: None, id: None },
             None => {
                 let label = first.ok_or(Refusal::PathUnknown)?;
                 let operation = operation(segments.next()).ok_or(Refusal::PathUnknown)?;
                 let label = Label::parse(label).map_err(|_| Refusal::LabelUnknown)?;
-                Self { operation, label: Some(label) }
+                Self { operation, label: Some(label), id: None }
             }
         };
+        let id = match target.operation {
+            Operation::RenewalInfo => segments.next().map(str::to_owned),
+            _ => None,
+        };
         match segments.next() {
-            None => Ok(target),
+            None => Ok(Self { id, ..target }),
             Some(_) => Err(Refusal::PathUnknown),
         }
     }
@@ -44,15 +50,17 @@ mod tests {
         let parsed = |path| Target::parse(path).unwrap();
         assert_eq!(
             parsed("/.well-known/est/cacerts"),
-            Target { operation: Operation::CaCerts, label: None }
+            Target { operation: Operation::CaCerts, label: None, id: None }
         );
         assert_eq!(
             parsed("/.well-known/est//fioconfig/simplereenroll"),
             Target {
                 operation: Operation::SimpleReenroll,
-                label: Some(Label::parse("fioconfig").unwrap())
+                label: Some(Label::parse("fioconfig").unwrap()),
+                id: None,
             }
         );
+        assert_eq!(parsed("/.well-known/est/renewal-info/a.b").id.as_deref(), Some("a.b"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::pki::Fingerprint;
 #[derive(Default)]
 pub(super) struct Changes {
     pub(super) devices: Vec<[Value; 9]>,
-    pub(super) credentials: Vec<[Value; 12]>,
+    pub(super) credentials: Vec<[Value; 13]>,
     pub(super) enrolments: Vec<[Value; 8]>,
     pub(super) states: HashMap<i64, CredentialState>,
     pub(super) used: BTreeSet<i64>,
@@ -45,7 +45,7 @@ impl Changes {
         insert(
             transaction,
             "INSERT INTO credential (id, device_id, device_ca_id, state, sha256, \
-             public_key_sha256, certificate, key_algorithm, not_after, recorded_at, state_since, first_used_at) \
+             public_key_sha256, certificate, serial, key_algorithm, not_after, recorded_at, state_since, first_used_at) \
              VALUES ",
             self.credentials,
         )

@@ -11,9 +11,13 @@ use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::{DeviceCaId, FactoryId};
+use crate::pki::{Certificate, Serial};
 
 /// How many credentials of before are filled in within one transaction.
 const CHUNK: i64 = 1000;
+
+/// How many certificates of one serial number are looked at.
+const SAME_SERIAL: i64 = 16;
 
 /// A page of devices, by name.
 #[derive(Debug, Serialize)]
@@ -101,6 +105,29 @@ impl Ledger {
         Ok(DevicePage { devices, next })
     }
 
+    /// The certificates of current and pending credentials with this serial number: each Device CA
+    /// may have given it to one.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn accepted_by_serial(
+        &self,
+        factory: FactoryId,
+        serial: &Serial,
+    ) -> Result<Vec<Certificate>, LedgerError> {
+        let select = Statement::new(
+            "SELECT credential.certificate FROM credential \
+             JOIN device ON device.id = credential.device_id \
+             WHERE credential.serial = $1 AND credential.state IN ('current', 'pending') \
+             AND device.factory_id = $2 ORDER BY credential.id DESC LIMIT $3",
+        )
+        .bind(serial.contents())
+        .bind(factory.0)
+        .bind(SAME_SERIAL);
+        let rows = self.database.rows(select).await?;
+        rows.iter().map(|row| certificate(row, "certificate")).collect()
+    }
+
     /// Reads the certificates of credentials that were recorded before the inventory was kept.
     pub(super) async fn fill_in_inventory(&self) -> Result<(), LedgerError> {
         loop {
@@ -116,10 +143,12 @@ impl Ledger {
             for row in &rows {
                 let certificate = certificate(row, "certificate")?;
                 let update = Statement::new(
-                    "UPDATE credential SET key_algorithm = $1, not_after = $2 WHERE id = $3",
+                    "UPDATE credential SET key_algorithm = $1, not_after = $2, serial = $3 \
+                     WHERE id = $4",
                 )
                 .bind(certificate.public_key().algorithm().to_string())
                 .bind(certificate.validity().not_after.0)
+                .bind(certificate.serial().contents())
                 .bind(row.integer("id")?);
                 transaction.execute(update).await?;
             }

@@ -10,6 +10,7 @@ mod held_request;
 mod peer;
 mod profile;
 mod refusal;
+mod renewal;
 mod snapshot;
 mod token;
 
@@ -24,6 +25,7 @@ pub use held_request::{HELD_LIMIT, HeldRequestId, HeldState};
 pub use peer::{Issuer, Peer, PeerCertificate};
 pub use profile::{AnswerStyle, Approval, EnrolmentProfile, KeyKind, Label, Operation};
 pub use refusal::{Class, KeyRefusal, Refusal};
+pub use renewal::RenewalWindow;
 pub use snapshot::{FactoryTrust, Profiles, Snapshot};
 pub use token::{Role, Token, TokenName, TokenState};
 

@@ -22,12 +22,14 @@ pub enum Operation {
     FullCmc,
     /// The CRLs of the online Device CAs (RFC 8295).
     Crls,
+    /// When to renew a certificate (draft-ietf-lamps-est-renewal-info).
+    RenewalInfo,
     /// A first certificate by the API, on the word of a token. It has no path segment in EST.
     Register,
 }
 
 impl Operation {
-    const SEGMENTS: [Self; 7] = [
+    const SEGMENTS: [Self; 8] = [
         Self::CaCerts,
         Self::SimpleEnroll,
         Self::SimpleReenroll,
@@ -35,6 +37,7 @@ impl Operation {
         Self::ServerKeyGen,
         Self::FullCmc,
         Self::Crls,
+        Self::RenewalInfo,
     ];
 
     /// Its path segment; what it is called in the audit log.
@@ -47,6 +50,7 @@ impl Operation {
             Self::ServerKeyGen => "serverkeygen",
             Self::FullCmc => "fullcmc",
             Self::Crls => "crls",
+            Self::RenewalInfo => "renewal-info",
             Self::Register => "register",
         }
     }

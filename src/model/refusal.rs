@@ -62,6 +62,13 @@ refusals! {
     NotFound "factory-unknown" FactoryUnknown: "no Factory is served under this host name";
     /// No such path.
     NotFound "path-unknown" PathUnknown: "there is nothing at this path";
+    /// The id of a certificate in a path is none.
+    Malformed "renewal-id-malformed" RenewalIdMalformed:
+        "the path must end in the base64url, without padding, of the authority key identifier, a dot, \
+         and that of the serial number";
+    /// No accepted certificate has that id.
+    NotFound "certificate-unknown" CertificateUnknown:
+        "no certificate that is accepted here has this authority key identifier and serial number";
     /// No such EST label.
     NotFound "label-unknown" LabelUnknown: "no enrolment profile has this label";
     /// An EST operation that this server does not have.

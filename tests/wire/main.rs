@@ -15,6 +15,7 @@ mod bad_input;
 mod binding;
 mod edges;
 mod paths;
+mod renewal_info;
 mod requests;
 #[path = "../support/mod.rs"]
 mod support;

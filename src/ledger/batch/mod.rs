@@ -285,6 +285,7 @@ impl Batch {
             known.fingerprint.as_bytes().into(),
             known.key.as_bytes().into(),
             certificate.der().into(),
+            certificate.serial().contents().into(),
             certificate.public_key().algorithm().to_string().into(),
             certificate.validity().not_after.0.into(),
             self.now.0.into(),
