@@ -149,6 +149,31 @@ impl Enrolments {
         Ok(recorded)
     }
 
+    /// Records what a device says of itself.
+    ///
+    /// # Errors
+    /// When the ledger cannot record anything.
+    pub async fn note_said(
+        &self,
+        requester: &Requester<'_>,
+        operation: Operation,
+        detail: String,
+    ) -> Result<(), Refused> {
+        let name = requester.name.to_string();
+        let entry = Entry {
+            at: UnixTime::now(),
+            factory: Some(requester.trust.factory.id),
+            actor: name.clone(),
+            action: operation.as_str().to_owned(),
+            subject: name,
+            outcome: Outcome::Done,
+            code: String::new(),
+            detail,
+        };
+        let recorded = self.ledger.note(entry).await;
+        recorded.map_err(|refusal| Refused { refusal, judged_by_ledger: false })
+    }
+
     /// Records a refusal that was decided before the ledger was asked.
     pub async fn refuse(&self, peer: &Peer, operation: Operation, refusal: Refusal) -> Refused {
         let Some(certificate) = &peer.certificate else {

@@ -74,6 +74,11 @@ pub(super) fn waiting() -> Response<Body> {
     response
 }
 
+/// What was said is on record.
+pub(super) fn received() -> Response<Body> {
+    respond(StatusCode::OK, TEXT, "on record\n".to_owned())
+}
+
 /// Nothing, on purpose.
 pub(super) fn no_content() -> Response<Body> {
     let mut response = Response::new(Body::empty());

@@ -28,6 +28,14 @@ pub(super) async fn read_request(
         .map_err(|why| Refusal::CsrMalformed(why.to_string()))
 }
 
+/// Reads a body of JSON, unparsed.
+pub(super) async fn read_json(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
+    if media_type(headers) != Some("application/json".to_owned()) {
+        return Err(Refusal::NotJson);
+    }
+    read(headers, body).await
+}
+
 /// The content type in lower case, without parameters.
 fn media_type(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;

@@ -10,6 +10,7 @@ mod cacerts;
 mod crls;
 mod csrattrs;
 mod enroll;
+mod enrollstatus;
 mod renewal_info;
 mod target;
 
@@ -66,6 +67,7 @@ async fn handle(
         Operation::SimpleEnroll | Operation::SimpleReenroll => {
             return enroll::post(&est, &session, &target, request).await;
         }
+        Operation::EnrollStatus => return enrollstatus::post(&est, &session, request).await,
         Operation::ServerKeyGen | Operation::FullCmc | Operation::Register => {
             Err(Refusal::OperationNotOffered)
         }
@@ -101,6 +103,7 @@ fn check_method(request: &Request, operation: Operation) -> Result<(), Refusal> 
         }
         Operation::SimpleEnroll
         | Operation::SimpleReenroll
+        | Operation::EnrollStatus
         | Operation::ServerKeyGen
         | Operation::FullCmc
         | Operation::Register => Method::POST,

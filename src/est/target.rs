@@ -16,6 +16,9 @@ impl Target {
     /// asks for `//simplereenroll`.
     pub(super) fn parse(path: &str) -> Result<Self, Refusal> {
         let mut segments = path.split('/').filter(|segment| !segment.is_empty());
+        if segments.clone().eq([".well-known", "brski", "enrollstatus"]) {
+            return Ok(Self { operation: Operation::EnrollStatus, label: None, id: None });
+        }
         if (segments.next(), segments.next()) != (Some(".well-known"), Some("est")) {
             return Err(Refusal::PathUnknown);
         }

@@ -24,6 +24,8 @@ pub enum Operation {
     Crls,
     /// When to renew a certificate (draft-ietf-lamps-est-renewal-info).
     RenewalInfo,
+    /// What a device says of its enrolment (RFC 8995 §5.9.4). It has a path of its own.
+    EnrollStatus,
     /// A first certificate by the API, on the word of a token. It has no path segment in EST.
     Register,
 }
@@ -51,6 +53,7 @@ impl Operation {
             Self::FullCmc => "fullcmc",
             Self::Crls => "crls",
             Self::RenewalInfo => "renewal-info",
+            Self::EnrollStatus => "enrollstatus",
             Self::Register => "register",
         }
     }

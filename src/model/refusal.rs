@@ -80,6 +80,11 @@ refusals! {
         "this operation needs a TLS client certificate of a Device CA";
     /// Wrong media type.
     WrongType "content-type" ContentType: "the body must be of type application/pkcs10";
+    /// Not JSON where JSON is wanted.
+    WrongType "json-wanted" NotJson: "the body must be of type application/json";
+    /// An enrollment status that is none.
+    Malformed "status-malformed" StatusMalformed(String):
+        "the body is no enrollment status telemetry (RFC 8995 §5.9.4): {0}";
     /// More than 64 KiB.
     TooLarge "body-too-large" BodyTooLarge: "the body is larger than 64 KiB";
     /// The body did not arrive in time.

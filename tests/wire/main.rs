@@ -14,6 +14,7 @@ mod authentication;
 mod bad_input;
 mod binding;
 mod edges;
+mod enrollstatus;
 mod paths;
 mod renewal_info;
 mod requests;
