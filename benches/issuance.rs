@@ -102,7 +102,12 @@ impl Issuance {
             }),
             channel_binding: Some([7; 32]),
         };
-        let trust = FactoryTrust { factory, device_cas: vec![ca], bootstrap_cas: vec![] };
+        let trust = FactoryTrust {
+            factory,
+            device_cas: vec![ca],
+            bootstrap_cas: vec![],
+            has_targets: false,
+        };
         Self {
             snapshot: Snapshot { factories: vec![trust], ..Snapshot::default() },
             ca: authority,
@@ -119,9 +124,9 @@ impl Issuance {
         let der = from_est_text(self.body.as_bytes()).unwrap();
         let csr = CertificationRequest::from_der(&der).unwrap();
         let requester = policy::authenticate(&self.peer, &self.snapshot, self.now).unwrap();
-        let operation = Operation::SimpleReenroll;
-        let judged =
-            policy::judge(&requester, operation, None, &self.profile, &csr, self.now).unwrap();
+        let (operation, profile) = (Operation::SimpleReenroll, &self.profile);
+        let request = policy::EnrolmentRequest { operation, label: None, profile, csr: &csr };
+        let judged = policy::judge(&requester, &request, None, self.now).unwrap();
         let Judged::Granted(grant) = judged else {
             panic!("nobody asked for approval");
         };

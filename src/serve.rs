@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::enrol::Enrolments;
 use crate::est;
 use crate::factory::RevocationLists;
+use crate::fleet;
 use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
 use crate::listener::{EstListener, PlainListener, TrustHandle};
@@ -86,6 +87,7 @@ impl Server {
             .await
             .with_context(|| format!("api.listen: {}", config.api_listen))?;
         let (est_address, api_address) = (est.address()?, api.address()?);
+        let est_public_port = config.est_public_port.unwrap_or(est_address.port());
         let follower = Arc::new(Follower {
             config,
             ledger: ledger.clone(),
@@ -111,11 +113,14 @@ impl Server {
             key_store,
             admin,
             apply: apply(&follower),
+            rotation_defaults: follower.config.rotation.clone(),
+            est_public_port,
             metrics,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(est.serve(est_service, draining.clone()));
         tasks.spawn(api.serve(api_service, draining.clone()));
+        tasks.spawn(fleet::rotations::keep_going(ledger.clone(), draining.clone()));
         tasks.spawn(Arc::clone(&follower).follow(draining));
         info!(est = %est_address, api = %api_address, "estd is up");
         if !serves_a_factory(&follower.active.load()) {

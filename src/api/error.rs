@@ -118,6 +118,12 @@ impl From<ChangeError> for ApiError {
             ChangeError::Refused(ref refused @ ChangeRefused::StillNeeded { ref devices, .. }) => {
                 Self::listing(StatusCode::CONFLICT, refused, devices.clone())
             }
+            ChangeError::Refused(
+                ref refused @ ChangeRefused::NoSuchDevices { ref devices, .. },
+            ) => Self::listing(StatusCode::NOT_FOUND, refused, devices.clone()),
+            ChangeError::Refused(
+                refused @ (ChangeRefused::NoSuchGroup(_) | ChangeRefused::NoSuchRotation),
+            ) => Self::new(StatusCode::NOT_FOUND, refused),
             ChangeError::Refused(refused) => Self::new(StatusCode::CONFLICT, refused),
             ChangeError::Ledger(why) => why.into(),
         }

@@ -13,6 +13,7 @@ mod health;
 mod held_requests;
 mod ota;
 mod role;
+mod rotations;
 mod selection;
 mod tokens;
 
@@ -31,6 +32,7 @@ use crate::enrol::Enrolments;
 use crate::factory::RevocationLists;
 use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
+use crate::model::rotation::RotationDefaults;
 use crate::telemetry::Metrics;
 
 /// The largest body that is read: a bundle of certificates.
@@ -55,6 +57,10 @@ pub struct Api {
     pub admin: AdminToken,
     /// What is called after a change, so that it holds here when its answer arrives.
     pub apply: Apply,
+    /// What holds for a rotation that says nothing else.
+    pub rotation_defaults: RotationDefaults,
+    /// The port at which devices reach EST.
+    pub est_public_port: u16,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
 }
@@ -83,6 +89,19 @@ pub fn router(api: Api) -> Router {
         .route("/held-requests/{id}/reject", post(held_requests::reject))
         .route("/audit", get(audit::list))
         .route("/audit/verification", get(audit::verify))
+        .route(
+            "/rotations",
+            get(rotations::list)
+                .post(rotations::start)
+                .layer(DefaultBodyLimit::max(rotations::BODY_LIMIT)),
+        )
+        .route("/rotations/{id}", get(rotations::show))
+        .route("/rotations/{id}/devices", get(rotations::devices))
+        .route("/rotations/{id}/fioconfig", get(rotations::fioconfig))
+        .route("/rotations/{id}/pause", post(rotations::pause))
+        .route("/rotations/{id}/resume", post(rotations::resume))
+        .route("/rotations/{id}/abort", post(rotations::abort))
+        .route("/rotations/{id}/retry", post(rotations::retry))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{name}", delete(tokens::revoke))
         .fallback(error::not_found)

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use written::{Overrides, ServeOverrides, Written};
 
+use crate::clock::UnixTime;
+use crate::model::rotation::{FioconfigSettings, Pace, RotationDefaults, StopRule};
 use crate::model::{AnswerStyle, Approval, EnrolmentProfile, Label, Profiles};
 use crate::pki::Fingerprint;
 use crate::telemetry::LogFormat;
@@ -29,6 +31,10 @@ pub struct Config {
     pub est_listen: SocketAddr,
     /// Where the API listens.
     pub api_listen: SocketAddr,
+    /// The port at which devices reach EST, if it is not the one that EST listens at.
+    pub est_public_port: Option<u16>,
+    /// What holds for a rotation that says nothing else.
+    pub rotation: RotationDefaults,
     /// The enrolment profiles.
     pub profiles: Profiles,
     /// SHA-256 of the public keys that may act as registration authority.
@@ -71,6 +77,9 @@ const EST_LISTEN: &str = "0.0.0.0:8443";
 const API_LISTEN: &str = "127.0.0.1:8080";
 const LOG_FILTER: &str = "info";
 const FIOCONFIG: &str = "fioconfig";
+const PER_MINUTE: u32 = 60;
+/// A week: devices that are switched on at weekends only have their turn.
+const PATIENCE_HOURS: u32 = 7 * 24;
 /// What a certificate may live at most: longer than any device.
 const MAX_VALIDITY_DAYS: i64 = 100 * 365;
 
@@ -98,6 +107,7 @@ impl Config {
             written.est.registration_authorities.unwrap_or_default(),
             &mut errors,
         );
+        let rotation = rotation(written.rotation, &mut errors);
         let log_filter = written.log.filter.unwrap_or_else(|| LOG_FILTER.to_owned());
         if let Err(why) = tracing_subscriber::EnvFilter::try_new(&log_filter) {
             errors.push(ConfigError::new("log.filter", why));
@@ -108,6 +118,8 @@ impl Config {
                 ledger,
                 key_encryption_key: written.secrets.key_encryption_key,
                 pkcs11,
+                est_public_port: written.est.public_port,
+                rotation,
                 est_listen,
                 api_listen,
                 profiles,
@@ -244,6 +256,40 @@ fn profile(
     }
 }
 
+fn rotation(written: written::Rotation, errors: &mut Vec<ConfigError>) -> RotationDefaults {
+    let pace = Pace {
+        per_minute: written.per_minute.unwrap_or(PER_MINUTE),
+        canary: written.canary.unwrap_or(0),
+        window: None,
+        begin: None,
+        until: None,
+    };
+    if let Err(why) = pace.check(UnixTime(0)) {
+        errors.push(ConfigError::new("rotation.per_minute", why));
+    }
+    let patience_hours = written.patience_hours.unwrap_or(PATIENCE_HOURS);
+    if patience_hours == 0 {
+        errors.push(ConfigError::new("rotation.patience_hours", "must be at least 1"));
+    }
+    let default = FioconfigSettings::default();
+    let mut ids = |key: &str, written: Option<String>, default: String| {
+        let ids = written.unwrap_or(default);
+        if !FioconfigSettings::are_ids(&ids) {
+            let reason = "must be hex numbers separated by commas, for instance 01,07";
+            errors.push(ConfigError::new(format!("rotation.{key}"), reason));
+        }
+        ids
+    };
+    let pkey_ids = ids("pkey_ids", written.pkey_ids, default.pkey_ids);
+    let cert_ids = ids("cert_ids", written.cert_ids, default.cert_ids);
+    RotationDefaults {
+        pace,
+        stop: StopRule::default(),
+        patience: i64::from(patience_hours) * 3600,
+        fioconfig: FioconfigSettings { label: default.label, pkey_ids, cert_ids },
+    }
+}
+
 fn registration_authorities(
     written: Vec<String>,
     errors: &mut Vec<ConfigError>,
@@ -289,7 +335,7 @@ mod tests {
             "[est]\nlisten = 'here'\nregistration_authorities = ['x']\n\
              [est.labels.fioconfig]\napproval = 'manual'\n\
              [est.labels.cacerts]\n[est.labels.x]\nvalidity_days = 0\nkeys = []\n[ledger]\nurl = 'mysql:x'\n\
-             [keys.pkcs11]",
+             [keys.pkcs11]\n[rotation]\nper_minute = 0\npatience_hours = 0\npkey_ids = 'one'",
         )
         .unwrap_err();
         for key in [
@@ -303,6 +349,9 @@ mod tests {
             "keys.pkcs11.module",
             "keys.pkcs11.token",
             "keys.pkcs11.pin_file",
+            "rotation.per_minute",
+            "rotation.patience_hours",
+            "rotation.pkey_ids",
         ] {
             let named = errors.iter().any(|error| error.starts_with(&format!("{key}:")));
             assert!(named, "{key} is not in {errors:?}");

@@ -19,6 +19,7 @@ pub struct Written {
     pub(super) keys: Keys,
     pub(super) est: Est,
     pub(super) api: Api,
+    pub(super) rotation: Rotation,
     pub(super) log: Log,
     #[serde(skip)]
     pub(super) secrets: Secrets,
@@ -55,6 +56,7 @@ pub(super) struct Pkcs11 {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Est {
     pub(super) listen: Option<String>,
+    pub(super) public_port: Option<u16>,
     pub(super) registration_authorities: Option<Vec<String>>,
     pub(super) profile: Profile,
     pub(super) labels: BTreeMap<String, Profile>,
@@ -64,6 +66,16 @@ pub(super) struct Est {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Api {
     pub(super) listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Rotation {
+    pub(super) per_minute: Option<u32>,
+    pub(super) canary: Option<u32>,
+    pub(super) patience_hours: Option<u32>,
+    pub(super) pkey_ids: Option<String>,
+    pub(super) cert_ids: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -11,13 +11,13 @@ use tracing::{error, info, warn};
 
 use crate::clock::UnixTime;
 use crate::keys::{self, ActiveSnapshot, Signed};
-use crate::ledger::{Asker, Contact, Held, Ledger, Newcomer, Recorded};
+use crate::ledger::{Asker, Contact, Held, Ledger, LedgerError, Newcomer, Recorded, RefusedAsker};
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{
-    DeviceName, EnrolmentProfile, FactoryId, FactoryTrust, Label, Operation, Peer, Refusal,
+    DeviceCaId, DeviceName, FactoryId, FactoryTrust, Operation, Peer, Refusal, RenewalWindow,
 };
 use crate::pki::{Certificate, CertificationRequest, Serial};
-use crate::policy::{self, Grant, Judged, Requester, Standing};
+use crate::policy::{self, EnrolmentRequest, Grant, Judged, Requester, Standing};
 
 /// Issues certificates.
 pub struct Enrolments {
@@ -54,18 +54,6 @@ pub enum Enrolled {
     Waiting,
 }
 
-/// A request to enrol, decoded.
-pub struct EnrolmentRequest<'a> {
-    /// simpleenroll or simplereenroll.
-    pub operation: Operation,
-    /// The label in the path.
-    pub label: Option<&'a Label>,
-    /// What the label selects.
-    pub profile: &'a EnrolmentProfile,
-    /// The PKCS#10 request.
-    pub csr: &'a CertificationRequest,
-}
-
 impl Enrolments {
     /// Issues from the Device CAs of whatever `active` holds at the time.
     pub fn new(ledger: Ledger, active: Arc<ArcSwap<ActiveSnapshot>>) -> Self {
@@ -86,10 +74,24 @@ impl Enrolments {
         trust: &FactoryTrust,
         serial: &Serial,
     ) -> Result<Vec<Certificate>, Refusal> {
-        self.ledger.accepted_by_serial(trust.factory.id, serial).await.map_err(|why| {
-            error!(error = %why, "the ledger cannot be read");
-            Refusal::LedgerUnavailable
-        })
+        self.ledger.accepted_by_serial(trust.factory.id, serial).await.map_err(unreadable)
+    }
+
+    /// The window that a rotation gives to a device with this certificate: `None` if it is in none,
+    /// `Some(None)` if its slot is not known yet.
+    ///
+    /// # Errors
+    /// When the ledger does not answer.
+    pub async fn rotation_window(
+        &self,
+        trust: &FactoryTrust,
+        certificate: &Certificate,
+        now: UnixTime,
+    ) -> Result<Option<Option<RenewalWindow>>, Refusal> {
+        let (fingerprint, serial) = (certificate.fingerprint(), certificate.serial().contents());
+        let slot = self.ledger.slot_of(trust.factory.id, fingerprint, serial).await;
+        let slot = slot.map_err(unreadable)?;
+        Ok(slot.map(|(rotation, slot)| rotation.window(&slot, now)))
     }
 
     /// Issues one certificate, or refuses it; either way it is on record when this returns.
@@ -103,8 +105,12 @@ impl Enrolments {
         request: &EnrolmentRequest<'_>,
         now: UnixTime,
     ) -> Result<Enrolled, Refused> {
-        let EnrolmentRequest { operation, label, profile, csr } = *request;
-        let grant = match policy::judge(requester, operation, label, profile, csr, now) {
+        let EnrolmentRequest { operation, csr, .. } = *request;
+        let target = match self.target(requester.trust, csr).await {
+            Ok(target) => target,
+            Err(refusal) => return Err(self.refuse(requester.peer, operation, refusal).await),
+        };
+        let grant = match policy::judge(requester, request, target, now) {
             Ok(Judged::Granted(grant)) => grant,
             Ok(Judged::ToApprove(unapproved)) => {
                 match self.ledger.hold(unapproved, csr.fingerprint(), asker(requester)).await {
@@ -126,6 +132,20 @@ impl Enrolments {
             Ok(recorded) => Ok(Enrolled::Issued(Box::new(recorded))),
             Err(refusal) => Err(refused_by_ledger(refusal, requester.name.as_str(), operation)),
         }
+    }
+
+    /// The Device CA that a rotation wants the device to have a certificate of. Only a Factory with a
+    /// rotation that names one asks the ledger for it.
+    async fn target(
+        &self,
+        trust: &FactoryTrust,
+        csr: &CertificationRequest,
+    ) -> Result<Option<DeviceCaId>, Refusal> {
+        let name = csr.subject().common_name().and_then(|name| DeviceName::parse(&name).ok());
+        let Some(device) = name.filter(|_| trust.has_targets) else {
+            return Ok(None);
+        };
+        self.ledger.rotation_target(trust.factory.id, &device).await.map_err(unreadable)
     }
 
     async fn sign(&self, active: &ActiveSnapshot, grant: Grant) -> Result<Signed, Refusal> {
@@ -184,9 +204,19 @@ impl Enrolments {
         };
         // By the name that the ledger would use, where it is one.
         let subject = certificate.certificate.subject();
-        let name = subject.common_name().filter(|name| DeviceName::parse(name).is_ok());
-        let actor = name.unwrap_or_else(|| subject.to_string());
-        self.note(peer.factory, actor.clone(), actor, operation, refusal).await
+        let name = subject.common_name().and_then(|name| DeviceName::parse(&name).ok());
+        let asks = [Operation::SimpleEnroll, Operation::SimpleReenroll].contains(&operation);
+        let Some(device) = name.clone().filter(|_| asks) else {
+            let actor = name.map_or_else(|| subject.to_string(), |name| name.to_string());
+            return self.note(peer.factory, actor.clone(), actor, operation, refusal).await;
+        };
+        let actor = device.to_string();
+        log(&refusal, &actor, operation);
+        let entry = entry(peer.factory, actor.clone(), actor, operation, &refusal);
+        let (factory, shown) = (peer.factory, certificate.presented());
+        let asker = RefusedAsker { factory, device, shown };
+        let recorded = self.ledger.note_refused(entry, asker, refusal.clone()).await;
+        refused(refusal, recorded)
     }
 
     async fn note(
@@ -201,6 +231,11 @@ impl Enrolments {
         let entry = entry(factory, actor, subject, operation, &refusal);
         refused(refusal, self.ledger.note(entry).await)
     }
+}
+
+fn unreadable(why: LedgerError) -> Refusal {
+    error!(error = %why, "the ledger cannot be read");
+    Refusal::LedgerUnavailable
 }
 
 fn entry(

@@ -23,6 +23,8 @@ const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("30");
 const APPROVAL_SECONDS: HeaderValue = HeaderValue::from_static("60");
 /// When a client may look again whether its window has changed: six hours.
 const RENEWAL_SECONDS: HeaderValue = HeaderValue::from_static("21600");
+/// The same for a device in a rotation, which may be paused meanwhile: five minutes.
+const ROTATION_SECONDS: HeaderValue = HeaderValue::from_static("300");
 /// There is no registered scheme for TLS client certificates; one that no client knows makes none
 /// of them ask its user for a password (RFC 9110 §11.6.1 wants some scheme).
 const CLIENT_CERTIFICATE: HeaderValue =
@@ -43,12 +45,13 @@ pub(super) fn revocation_lists(lists: &[&[u8]]) -> Result<Response<Body>, Malfor
     Ok(respond(StatusCode::OK, PKCS7_CRLS_ONLY, to_est_text(&crls_only(lists)?)))
 }
 
-/// When to renew (draft-ietf-lamps-est-renewal-info).
-pub(super) fn renewal_window(window: RenewalWindow) -> Response<Body> {
+/// When to renew (draft-ietf-lamps-est-renewal-info). Within a rotation that may change soon.
+pub(super) fn renewal_window(window: RenewalWindow, within_rotation: bool) -> Response<Body> {
     let RenewalWindow { start, end } = window;
     let body = format!("{{\"suggestedWindow\":{{\"start\":\"{start}\",\"end\":\"{end}\"}}}}\n");
     let mut response = respond(StatusCode::OK, JSON, body);
-    response.headers_mut().insert(RETRY_AFTER, RENEWAL_SECONDS);
+    let retry = if within_rotation { ROTATION_SECONDS } else { RENEWAL_SECONDS };
+    response.headers_mut().insert(RETRY_AFTER, retry);
     response
 }
 

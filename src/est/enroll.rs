@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::{Est, answer, body, target::Target};
 use crate::clock::UnixTime;
-use crate::enrol::{Enrolled, EnrolmentRequest, Refused};
+use crate::enrol::{Enrolled, Refused};
 use crate::listener::Session;
 use crate::model::{AnswerStyle, Refusal};
 use crate::policy;
@@ -63,7 +63,7 @@ async fn enrol(
         Err(refusal) => return Err(enrolments.refuse(peer, operation, refusal).await),
     };
     let label = target.label.as_ref();
-    let request = EnrolmentRequest { operation, label, profile, csr: &csr };
+    let request = policy::EnrolmentRequest { operation, label, profile, csr: &csr };
     let enrolled = enrolments.enrol(&active, &requester, &request, now).await;
     if enrolled.as_ref().map_or_else(Refused::judged_by_ledger, |_| true) {
         session.was_sighted();

@@ -6,6 +6,7 @@ use axum::response::Response;
 use data_encoding::BASE64URL_NOPAD;
 
 use super::{Est, answer, target::Target};
+use crate::clock::UnixTime;
 use crate::listener::Session;
 use crate::model::{FactoryTrust, Refusal, RenewalWindow};
 use crate::pki::{Certificate, Serial};
@@ -31,7 +32,11 @@ pub(super) async fn get(
     let id = CertificateId::parse(target.id.as_deref().unwrap_or_default())?;
     let window = est.enrolments.accepted_by_serial(trust, &id.serial).await?;
     let known = window.iter().find(|certificate| id.names(certificate, trust));
-    Ok(answer::renewal_window(RenewalWindow::of(known.ok_or(Refusal::CertificateUnknown)?)))
+    let known = known.ok_or(Refusal::CertificateUnknown)?;
+    let rotation = est.enrolments.rotation_window(trust, known, UnixTime::now()).await?;
+    let within_rotation = rotation.is_some();
+    let window = rotation.flatten().unwrap_or_else(|| RenewalWindow::of(known));
+    Ok(answer::renewal_window(window, within_rotation))
 }
 
 impl CertificateId {

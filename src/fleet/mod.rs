@@ -1,5 +1,7 @@
 //! Devices in the field: that one was seen, and with which certificate.
 
+pub mod rotations;
+
 use tracing::{info, warn};
 
 use crate::clock::UnixTime;

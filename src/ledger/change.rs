@@ -78,6 +78,55 @@ pub enum ChangeRefused {
         /// Some of them.
         devices: Vec<String>,
     },
+    /// Rotations are told apart by name, on devices too.
+    #[error("there is, or was, a rotation {0} in this Factory")]
+    RotationExists(String),
+    /// The same Idempotency-Key with another request.
+    #[error("that Idempotency-Key has started the rotation {0}, by another request")]
+    RequestKeyReused(String),
+    /// There is no such rotation.
+    #[error("there is no such rotation")]
+    NoSuchRotation,
+    /// The state of the rotation forbids it.
+    #[error("the rotation is {state}: {act} is not for it now")]
+    RotationState {
+        /// What was to be done.
+        act: &'static str,
+        /// Where it stands.
+        state: &'static str,
+    },
+    /// Only an enabled Device CA whose key is here signs (I2).
+    #[error("the target is no Device CA that signs here: it must be online and enabled")]
+    TargetDoesNotSign,
+    /// The devices would get what they have.
+    #[error(
+        "devices that re-enrol now get their certificates of the very Device CA that they are to \
+         leave: disable it, or name another as the target"
+    )]
+    NothingLeaves,
+    /// No device is in it.
+    #[error("no device is in the group {0:?}")]
+    NoSuchGroup(String),
+    /// Somebody named devices that are not there.
+    #[error("{count} of the named devices are unknown: {}", devices.join(", "))]
+    NoSuchDevices {
+        /// How many.
+        count: usize,
+        /// Some of them.
+        devices: Vec<String>,
+    },
+    /// No device is wanted.
+    #[error(
+        "no device is left to rotate ({skipped} are in another rotation, or use a certificate of \
+         the target already)"
+    )]
+    NothingToRotate {
+        /// How many would be, but for that.
+        skipped: i64,
+    },
+    /// No device has failed.
+    #[error("no device of the rotation has failed that no other rotation has taken")]
+    NothingToRetry,
     /// A token's name stays its own, also when it is revoked.
     #[error("there is, or was, another token of this name")]
     TokenNameTaken,
@@ -104,6 +153,16 @@ impl ChangeRefused {
             Self::NoSuchDeviceCa => "device-ca-unknown",
             Self::State { .. } => "device-ca-state",
             Self::StillNeeded { .. } => "device-ca-needed",
+            Self::RotationExists(_) => "rotation-exists",
+            Self::RequestKeyReused(_) => "request-key-reused",
+            Self::NoSuchRotation => "rotation-unknown",
+            Self::RotationState { .. } => "rotation-state",
+            Self::TargetDoesNotSign => "target-does-not-sign",
+            Self::NothingLeaves => "nothing-leaves",
+            Self::NoSuchGroup(_) => "group-unknown",
+            Self::NoSuchDevices { .. } => "devices-unknown",
+            Self::NothingToRotate { .. } => "nothing-to-rotate",
+            Self::NothingToRetry => "nothing-to-retry",
             Self::TokenNameTaken => "token-name-taken",
             Self::KeyEncryptionKeyReplaced => "key-encryption-key-replaced",
         }

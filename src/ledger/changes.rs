@@ -2,12 +2,20 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::LedgerError;
 use super::database::{Statement, Value};
+use super::facts::Facts;
 use super::transaction::WriteTransaction;
+use super::{LedgerError, rotations};
 use crate::clock::UnixTime;
+use crate::model::rotation::{MemberReason, MemberState, RotationId};
 use crate::model::{CredentialState, DeviceMetadata};
 use crate::pki::Fingerprint;
+
+/// A state, why, and what else is known of that.
+type NewMemberState = (MemberState, Option<MemberReason>, Option<String>);
+
+/// The devices of a rotation that go to the same state for the same reason.
+type Alike = HashMap<(RotationId, NewMemberState), Vec<i64>>;
 
 #[derive(Default)]
 pub(super) struct Changes {
@@ -24,14 +32,26 @@ pub(super) struct Changes {
     pub(super) forgotten: BTreeSet<i64>,
     /// Denied devices that are registered anew.
     pub(super) registered_anew: Vec<(i64, DeviceMetadata)>,
+    /// The new states of devices in rotations.
+    pub(super) members: HashMap<(RotationId, i64), NewMemberState>,
+    /// Rotations that have changed; what they are now is among the facts.
+    pub(super) rotations: BTreeSet<RotationId>,
 }
 
 impl Changes {
     pub(super) async fn write(
         self,
         transaction: &mut WriteTransaction,
+        facts: &Facts,
         now: UnixTime,
     ) -> Result<(), LedgerError> {
+        for ((rotation, (state, reason, detail)), devices) in alike(self.members) {
+            let why = (reason.map(MemberReason::as_str), detail.as_deref());
+            rotations::write_members(transaction, rotation, devices, state, why, now).await?;
+        }
+        for rotation in self.rotations.iter().filter_map(|id| facts.rotations.get(id)) {
+            rotations::write(transaction, rotation).await?;
+        }
         insert(
             transaction,
             "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, last_seen_at, \
@@ -90,6 +110,15 @@ impl Changes {
         )
         .await
     }
+}
+
+/// Gathers the devices whose new state is written by one statement.
+fn alike(members: HashMap<(RotationId, i64), NewMemberState>) -> Alike {
+    let mut alike = Alike::new();
+    for ((rotation, device), state) in members {
+        alike.entry((rotation, state)).or_default().push(device);
+    }
+    alike
 }
 
 fn register_anew(id: i64, metadata: &DeviceMetadata) -> Statement {

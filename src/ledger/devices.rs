@@ -9,7 +9,7 @@ use super::database::{Row, Statement, Value};
 use super::factories::certificate;
 use super::facts::maybe_fingerprint;
 use super::transaction::WriteTransaction;
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, RotationOfDevice};
 use crate::clock::UnixTime;
 use crate::model::{Allowance, CredentialState, DeviceName, FactoryId};
 
@@ -36,6 +36,8 @@ pub struct DeviceStory {
     pub allowed_certificate: Option<String>,
     /// Its credentials, oldest first.
     pub credentials: Vec<CredentialStory>,
+    /// The rotations that it is or was in, the latest first.
+    pub rotations: Vec<RotationOfDevice>,
 }
 
 /// A credential of a device.
@@ -115,6 +117,7 @@ impl Ledger {
                 .iter()
                 .map(|row| credential_story(row, &names))
                 .collect::<Result<_, _>>()?,
+            rotations: self.rotations_of_device(row.integer("id")?).await?,
         }))
     }
 

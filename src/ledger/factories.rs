@@ -174,6 +174,7 @@ impl Ledger {
              ORDER BY id",
         );
         let rows = self.database.rows(factories).await?;
+        let targets = self.factories_with_targets().await?;
         rows.iter()
             .map(|row| {
                 let factory = read_factory(row)?;
@@ -183,6 +184,7 @@ impl Ledger {
                 Ok(FactoryTrust {
                     device_cas: own.collect(),
                     bootstrap_cas: introducers.collect(),
+                    has_targets: targets.contains(&factory.id),
                     factory,
                 })
             })

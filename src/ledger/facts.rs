@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::LedgerError;
 use super::database::{Row, Statement, Value};
+use super::rotations::member_state;
 use super::transaction::WriteTransaction;
 use super::work::{Shown, Work};
+use super::{LedgerError, rotations};
 use crate::clock::UnixTime;
+use crate::model::rotation::{MemberState, Rotation, RotationId};
 use crate::model::{
     Allowance, BootstrapCaId, CredentialState, DeviceCaId, DeviceCaState, DeviceName, FactoryId,
     HeldState, KnownCredential, KnownDevice,
@@ -27,6 +29,10 @@ pub(super) struct Facts {
     pub(super) aliases: HashMap<(FactoryId, String), DeviceName>,
     /// When a device was last seen, by its row.
     pub(super) last_seen: HashMap<i64, i64>,
+    /// The active rotations that a device is in, the latest first, by its row.
+    pub(super) members: HashMap<i64, Vec<MemberFacts>>,
+    /// Those rotations.
+    pub(super) rotations: HashMap<RotationId, Rotation>,
 }
 
 /// A held request as the ledger knows it.
@@ -37,6 +43,14 @@ pub(super) struct HeldFacts {
     pub(super) label: Option<String>,
     pub(super) state: HeldState,
     pub(super) decided_at: Option<UnixTime>,
+}
+
+/// A device's part in an active rotation.
+pub(super) struct MemberFacts {
+    pub(super) rotation: RotationId,
+    pub(super) ordinal: i64,
+    pub(super) state: MemberState,
+    pub(super) credential_before: Option<i64>,
 }
 
 impl Facts {
@@ -54,6 +68,7 @@ impl Facts {
         for (factory, names) in names {
             facts.read_devices(transaction, factory, names).await?;
         }
+        facts.read_members(transaction).await?;
         for shown in works.iter().filter_map(Work::shown) {
             facts.read_shown(transaction, &shown).await?;
         }
@@ -182,6 +197,46 @@ impl Facts {
             device.credentials.extend(new.collect::<Vec<_>>());
         }
         device.credentials.sort_unstable_by_key(|known| known.id);
+        Ok(())
+    }
+
+    async fn read_members(
+        &mut self,
+        transaction: &mut WriteTransaction,
+    ) -> Result<(), LedgerError> {
+        if self.devices.is_empty() {
+            return Ok(());
+        }
+        let select = Statement::new(
+            "SELECT member.device_id, member.rotation_id, member.ordinal, member.state, \
+             member.credential_before FROM rotation_device member \
+             JOIN rotation ON rotation.id = member.rotation_id \
+             WHERE rotation.state IN ('preparing', 'running', 'paused') \
+             AND member.state <> 'skipped' AND member.device_id IN ",
+        )
+        .tuple(self.devices.values().map(|device| device.id.into()))
+        .then(" ORDER BY member.rotation_id DESC");
+        for row in transaction.rows(select).await? {
+            let member = MemberFacts {
+                rotation: RotationId(row.integer("rotation_id")?),
+                ordinal: row.integer("ordinal")?,
+                state: member_state(&row)?,
+                credential_before: row.maybe_integer("credential_before")?,
+            };
+            self.members.entry(row.integer("device_id")?).or_default().push(member);
+        }
+        let rotations: BTreeSet<_> =
+            self.members.values().flatten().map(|member| member.rotation).collect();
+        if rotations.is_empty() {
+            return Ok(());
+        }
+        let select = Statement::new(rotations::COLUMNS)
+            .then("WHERE rotation.id IN ")
+            .tuple(rotations.into_iter().map(|id| id.0.into()));
+        for row in transaction.rows(select).await? {
+            let rotation = rotations::rotation(&row)?;
+            self.rotations.insert(rotation.id, rotation);
+        }
         Ok(())
     }
 

@@ -19,6 +19,7 @@ mod inventory;
 mod private_keys;
 mod registry;
 mod revocation_lists;
+mod rotations;
 mod strangers;
 mod tokens;
 mod transaction;
@@ -38,8 +39,11 @@ pub use inventory::{DevicePage, DeviceSummary, InventoryFilter};
 pub use private_keys::{KeyPlace, RewrapFailure, StoredKey};
 pub use registry::{DeviceFilter, DeviceKey, RegisteredDevice, RegistryPage};
 pub use revocation_lists::{RefusedCredential, SignedRevocationList};
+pub use rotations::{
+    DryRun, NewRotation, RotationDevice, RotationDevicePage, RotationOfDevice, Started, Wanted,
+};
 pub use tokens::{NewToken, TokenSummary};
-pub use work::{Asker, Contact, Held, Introduced, Newcomer, Recorded, Registrar};
+pub use work::{Asker, Contact, Held, Introduced, Newcomer, Recorded, RefusedAsker, Registrar};
 pub use writer::WriterMetrics;
 
 use crate::clock::UnixTime;
@@ -155,6 +159,19 @@ impl Ledger {
     /// When the ledger cannot record anything.
     pub async fn note(&self, entry: Entry) -> Result<(), Refusal> {
         self.writer.note(entry).await
+    }
+
+    /// Records that a device's request was refused before it came here.
+    ///
+    /// # Errors
+    /// When the ledger cannot record anything.
+    pub async fn note_refused(
+        &self,
+        entry: Entry,
+        asker: RefusedAsker,
+        refusal: Refusal,
+    ) -> Result<(), Refusal> {
+        self.writer.refuse(entry, asker, refusal).await
     }
 
     /// Whether the writer gets its work done: no transaction of it has been under way for longer

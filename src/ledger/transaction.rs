@@ -75,6 +75,11 @@ impl WriteTransaction {
         self.entries.push(entry);
     }
 
+    /// Adds rows to the audit log.
+    pub(super) fn note_all(&mut self, entries: impl IntoIterator<Item = Entry>) {
+        self.entries.extend(entries);
+    }
+
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, sqlx::Error> {
         self.dirty = true;
         self.transaction.execute(statement).await

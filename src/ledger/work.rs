@@ -89,6 +89,17 @@ pub struct Registrar {
     pub metadata: DeviceMetadata,
 }
 
+/// The device whose request was refused before it came to the ledger, by what it showed.
+#[derive(Clone, Debug)]
+pub struct RefusedAsker {
+    /// In which Factory.
+    pub factory: FactoryId,
+    /// The name in the certificate.
+    pub device: DeviceName,
+    /// The certificate.
+    pub shown: Presented,
+}
+
 /// What became of a device that was to be registered with a certificate that it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Introduced {
@@ -133,6 +144,12 @@ pub(super) enum Work {
     },
     Note {
         entry: Entry,
+        reply: oneshot::Sender<()>,
+    },
+    Refuse {
+        entry: Entry,
+        asker: RefusedAsker,
+        refusal: Refusal,
         reply: oneshot::Sender<()>,
     },
 }
@@ -192,6 +209,7 @@ impl Work {
             Self::Introduce { introduction, .. } => {
                 Some((introduction.factory, &introduction.device))
             }
+            Self::Refuse { asker, .. } => Some((asker.factory, &asker.device)),
             Self::Note { .. } => None,
         }
     }
@@ -215,7 +233,9 @@ impl Work {
                 certificate: Some(introduction.certificate.fingerprint()),
                 key: introduction.certificate.public_key().fingerprint(),
             }),
-            Self::Record { .. } | Self::Hold { .. } | Self::Note { .. } => None,
+            Self::Record { .. } | Self::Hold { .. } | Self::Note { .. } | Self::Refuse { .. } => {
+                None
+            }
         }
     }
 
@@ -263,7 +283,7 @@ impl Work {
                     _ => Err(ANOTHER_RULING),
                 }));
             }
-            Self::Note { reply, .. } => {
+            Self::Note { reply, .. } | Self::Refuse { reply, .. } => {
                 let _gone = reply.send(());
             }
         }

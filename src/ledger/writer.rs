@@ -12,7 +12,7 @@ use tracing::error;
 use super::LedgerError;
 use super::batch::Batch;
 use super::database::Database;
-use super::work::{Asker, Contact, Held, Introduced, Recorded, Registrar, Work};
+use super::work::{Asker, Contact, Held, Introduced, Recorded, RefusedAsker, Registrar, Work};
 use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::Entry;
@@ -34,7 +34,7 @@ pub(super) struct Writer {
 }
 
 enum Message {
-    Work(Work),
+    Work(Box<Work>),
     Stop(oneshot::Sender<()>),
 }
 
@@ -100,6 +100,17 @@ impl Writer {
         answer.await.map_err(|_| Refusal::LedgerUnavailable)
     }
 
+    pub(super) async fn refuse(
+        &self,
+        entry: Entry,
+        asker: RefusedAsker,
+        refusal: Refusal,
+    ) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Work::Refuse { entry, asker, refusal, reply })?;
+        answer.await.map_err(|_| Refusal::LedgerUnavailable)
+    }
+
     pub(super) fn metrics(&self) -> &WriterMetrics {
         &self.metrics
     }
@@ -114,9 +125,11 @@ impl Writer {
     }
 
     fn enqueue(&self, work: Work) -> Result<(), Refusal> {
-        self.queue.try_send(Message::Work(work)).map_err(|full_or_closed| match full_or_closed {
-            mpsc::error::TrySendError::Full(_) => Refusal::Busy,
-            mpsc::error::TrySendError::Closed(_) => Refusal::LedgerUnavailable,
+        self.queue.try_send(Message::Work(Box::new(work))).map_err(|full_or_closed| {
+            match full_or_closed {
+                mpsc::error::TrySendError::Full(_) => Refusal::Busy,
+                mpsc::error::TrySendError::Closed(_) => Refusal::LedgerUnavailable,
+            }
         })
     }
 }
@@ -137,7 +150,7 @@ async fn run(
         let mut works = Vec::with_capacity(messages.len());
         for message in messages.drain(..) {
             match message {
-                Message::Work(work) => works.push(work),
+                Message::Work(work) => works.push(*work),
                 Message::Stop(done) => stop = Some(done),
             }
         }

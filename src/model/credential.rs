@@ -223,6 +223,13 @@ impl KnownDevice {
         self.credentials.iter().any(|one| one.fingerprint == certificate && held(one))
     }
 
+    /// Whether that certificate is one that it may use.
+    pub fn accepts(&self, certificate: Fingerprint) -> bool {
+        let accepted = [CredentialState::Current, CredentialState::Pending];
+        let is_it = |one: &KnownCredential| one.fingerprint == certificate;
+        self.credentials.iter().any(|one| is_it(one) && accepted.contains(&one.state))
+    }
+
     /// Whether an operator denied a credential of it that has this key.
     pub fn was_denied_with(&self, key: Fingerprint) -> bool {
         self.in_state(CredentialState::Denied).any(|one| one.key == key)

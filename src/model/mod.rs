@@ -11,6 +11,7 @@ mod peer;
 mod profile;
 mod refusal;
 mod renewal;
+pub mod rotation;
 mod snapshot;
 mod token;
 

@@ -34,6 +34,8 @@ pub struct FactoryTrust {
     pub device_cas: Vec<DeviceCa>,
     /// Its bootstrap CAs: trusted for a first enrolment and nothing else.
     pub bootstrap_cas: Vec<BootstrapCa>,
+    /// Whether an active rotation says which Device CA its devices shall have a certificate of.
+    pub has_targets: bool,
 }
 
 /// The profile without a label and those with one.
@@ -93,17 +95,15 @@ impl FactoryTrust {
     /// long as a certificate shall, else the one that lives longest. One that ends within a day
     /// signs nothing: what it could give a device would end too soon after the device had switched.
     pub fn issuing_ca(&self, now: UnixTime, certificate_seconds: i64) -> Option<&DeviceCa> {
-        let enabled = |ca: &&DeviceCa| {
-            let validity = ca.certificate.validity();
-            ca.kind == DeviceCaKind::Online
-                && ca.state == DeviceCaState::Enabled
-                && validity.not_before <= now
-                && validity.not_after > now.plus(LEAST_LIFE)
-        };
         let end = |ca: &&DeviceCa| ca.certificate.validity().not_after;
-        let candidates = || self.device_cas.iter().filter(enabled);
+        let candidates = || self.device_cas.iter().filter(|ca| signs(ca, now));
         let lasting = candidates().rev().find(|ca| end(ca) >= now.plus(certificate_seconds));
         lasting.or_else(|| candidates().max_by_key(end))
+    }
+
+    /// The Device CA with that row, if it signs.
+    pub fn signing_ca(&self, id: DeviceCaId, now: UnixTime) -> Option<&DeviceCa> {
+        self.device_ca(id).filter(|ca| signs(ca, now))
     }
 
     /// Every Device CA that is not revoked and whose key is here.
@@ -116,4 +116,12 @@ impl FactoryTrust {
         let cas = self.trusted_cas().map(|ca| &ca.certificate);
         self.factory.root.iter().chain(cas).collect()
     }
+}
+
+fn signs(ca: &DeviceCa, now: UnixTime) -> bool {
+    let validity = ca.certificate.validity();
+    ca.kind == DeviceCaKind::Online
+        && ca.state == DeviceCaState::Enabled
+        && validity.not_before <= now
+        && validity.not_after > now.plus(LEAST_LIFE)
 }

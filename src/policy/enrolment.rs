@@ -8,8 +8,8 @@ use data_encoding::BASE64;
 use super::requester::{CMC_RA, Requester, Standing, device_name};
 use crate::clock::UnixTime;
 use crate::model::{
-    Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryId, FactoryTrust, KeyRefusal, Label,
-    Operation, Refusal,
+    Approval, DeviceCa, DeviceCaId, DeviceName, EnrolmentProfile, FactoryId, FactoryTrust,
+    KeyRefusal, Label, Operation, Refusal,
 };
 use crate::pki::{
     Certificate, CertificationRequest, Extension, KeyUsageSet, KeyUsages, Malformed, Name,
@@ -72,26 +72,39 @@ pub enum Judged {
     ToApprove(Unapproved),
 }
 
-/// Judges a request.
+/// A request to enrol, decoded.
+#[derive(Clone, Copy)]
+pub struct EnrolmentRequest<'a> {
+    /// simpleenroll or simplereenroll.
+    pub operation: Operation,
+    /// The label in the path.
+    pub label: Option<&'a Label>,
+    /// What the label selects.
+    pub profile: &'a EnrolmentProfile,
+    /// The PKCS#10 request.
+    pub csr: &'a CertificationRequest,
+}
+
+/// Judges a request. A rotation may want a certificate of the Device CA `target`.
 ///
 /// # Errors
 /// The refusal, the cheap checks before the costly ones.
 pub fn judge(
     requester: &Requester<'_>,
-    operation: Operation,
-    label: Option<&Label>,
-    profile: &EnrolmentProfile,
-    request: &CertificationRequest,
+    request: &EnrolmentRequest<'_>,
+    target: Option<DeviceCaId>,
     now: UnixTime,
 ) -> Result<Judged, Refusal> {
+    let EnrolmentRequest { operation, label, profile, csr: request } = *request;
     let device = device_of(requester, operation, request)?;
     check_key(profile, request.public_key())?;
     let purposes = purposes(requester, operation, request)?;
     let usages = key_usage(request, purposes)?;
     check_channel_binding(requester, profile, request)?;
     verify(request)?;
-    let asked = Asked { device, operation, label: label.cloned(), usages, purposes, request };
-    let grant = grant(asked, requester.trust, profile, now)?;
+    let label = label.cloned();
+    let checked = Checked { device, operation, label, usages, purposes, request, target };
+    let grant = grant(checked, requester.trust, profile, now)?;
     Ok(match profile.approval {
         Approval::Automatic => Judged::Granted(grant),
         Approval::Manual => Judged::ToApprove(Unapproved(grant)),
@@ -99,24 +112,27 @@ pub fn judge(
 }
 
 /// A request that was checked.
-pub(super) struct Asked<'a> {
+pub(super) struct Checked<'a> {
     pub(super) device: DeviceName,
     pub(super) operation: Operation,
     pub(super) label: Option<Label>,
     pub(super) usages: KeyUsageSet,
     pub(super) purposes: &'static [ObjectIdentifier],
     pub(super) request: &'a CertificationRequest,
+    pub(super) target: Option<DeviceCaId>,
 }
 
 /// Says what is signed and by which Device CA.
 pub(super) fn grant(
-    asked: Asked<'_>,
+    checked: Checked<'_>,
     trust: &FactoryTrust,
     profile: &EnrolmentProfile,
     now: UnixTime,
 ) -> Result<Grant, Refusal> {
-    let Asked { device, operation, label, usages, purposes, request } = asked;
-    let issuing_ca = trust.issuing_ca(now, profile.validity_seconds);
+    let Checked { device, operation, label, usages, purposes, request, target } = checked;
+    // A target that does not sign any more is no reason to leave a device without a certificate.
+    let target = target.and_then(|target| trust.signing_ca(target, now));
+    let issuing_ca = target.or_else(|| trust.issuing_ca(now, profile.validity_seconds));
     let issuing_ca = issuing_ca.ok_or(Refusal::NoIssuingCa)?;
     let ca_end = issuing_ca.certificate.validity().not_after;
     let validity = Validity {

@@ -72,7 +72,7 @@ fn trust(ca_days: i64) -> (FactoryTrust, SigningKey) {
         state: DeviceCaState::Enabled,
         certificate: Certificate::from_der(&der).unwrap(),
     };
-    (FactoryTrust { factory, device_cas: vec![ca], bootstrap_cas: vec![] }, key)
+    (FactoryTrust { factory, device_cas: vec![ca], bootstrap_cas: vec![], has_targets: false }, key)
 }
 
 /// A device whose certificate has the subject and SubjectAltName of `request`.
@@ -115,7 +115,9 @@ fn grant(name: &str, ca_days: i64) -> Result<Grant, Refusal> {
     let snapshot = Snapshot { factories: vec![trust], ..Snapshot::default() };
     let requester = authenticate(&peer, &snapshot, NOW)?;
     let profile = EnrolmentProfile::default();
-    match judge(&requester, Operation::SimpleReenroll, None, &profile, &csr, NOW)? {
+    let operation = Operation::SimpleReenroll;
+    let request = EnrolmentRequest { operation, label: None, profile: &profile, csr: &csr };
+    match judge(&requester, &request, None, NOW)? {
         Judged::Granted(grant) => Ok(grant),
         Judged::ToApprove(_) => panic!("{name}: nobody asked for approval"),
     }

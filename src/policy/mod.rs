@@ -7,6 +7,6 @@ mod enrolment;
 mod registration;
 mod requester;
 
-pub use enrolment::{Grant, Judged, Unapproved, judge};
+pub use enrolment::{EnrolmentRequest, Grant, Judged, Unapproved, judge};
 pub use registration::{Introduction, judge_introduction, judge_registration};
 pub use requester::{Requester, Standing, authenticate};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use const_oid::db::rfc5280::ID_KP_CLIENT_AUTH;
 
-use super::enrolment::{Asked, DEVICE, Grant, check_key, grant, key_usage, verify};
+use super::enrolment::{Checked, DEVICE, Grant, check_key, grant, key_usage, verify};
 use super::requester::device_name;
 use crate::clock::UnixTime;
 use crate::model::{
@@ -58,7 +58,7 @@ pub fn judge_registration(
     verify(request)?;
     let operation = Operation::Register;
     grant(
-        Asked { device, operation, label: None, usages, purposes: DEVICE, request },
+        Checked { device, operation, label: None, usages, purposes: DEVICE, request, target: None },
         trust,
         profile,
         now,

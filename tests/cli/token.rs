@@ -36,6 +36,15 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/v1/held-requests", Role::Viewer),
     ("POST", "/v1/held-requests/{id}/approve", Role::Operator),
     ("POST", "/v1/held-requests/{id}/reject", Role::Operator),
+    ("GET", "/v1/rotations", Role::Viewer),
+    ("POST", "/v1/rotations", Role::Operator),
+    ("GET", "/v1/rotations/{id}", Role::Viewer),
+    ("GET", "/v1/rotations/{id}/devices", Role::Viewer),
+    ("GET", "/v1/rotations/{id}/fioconfig", Role::Viewer),
+    ("POST", "/v1/rotations/{id}/pause", Role::Operator),
+    ("POST", "/v1/rotations/{id}/resume", Role::Operator),
+    ("POST", "/v1/rotations/{id}/abort", Role::Operator),
+    ("POST", "/v1/rotations/{id}/retry", Role::Operator),
     ("GET", "/v1/tokens", Role::Admin),
     ("POST", "/v1/tokens", Role::Admin),
     ("DELETE", "/v1/tokens/{name}", Role::Admin),
@@ -209,7 +218,9 @@ on_both_ledgers! {
             let body = match *template {
                 "/v1/device-cas" | "/v1/bootstrap-cas" => json!({ "certificate": "" }),
                 "/v1/devices/{name}/allow" => json!({}),
+                "/v1/rotations" => json!({ "select": { "all": true } }),
                 _ if template.contains("{serial}") => json!({}),
+                _ if template.contains("/rotations/{id}/") => json!({}),
                 _ => json!({ "name": "x", "role": "viewer" }),
             };
             let ask = |query: &str| {

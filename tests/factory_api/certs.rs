@@ -3,9 +3,9 @@
 use estd::pki::Certificate;
 use serde_json::{Value, json};
 
-use crate::fioctl::Fioctl;
 use crate::offline::{CERTS, Field, crl, meta, pem, read_csr};
 use crate::on_both_ledgers;
+use crate::support::fioctl::Fioctl;
 use crate::support::{Device, TestServer};
 
 const PROSE: &str = "## Device CAs of the Factory\n(this text is no PEM)\n";

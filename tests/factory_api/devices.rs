@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::fioctl::Fioctl;
 use crate::offline::pem;
 use crate::on_both_ledgers;
+use crate::support::fioctl::Fioctl;
 use crate::support::{Device, TestServer, Tls};
 
 const DEVICES: &str = "/ota/devices/";

@@ -15,7 +15,6 @@ mod support;
 mod bad_uploads;
 mod certs;
 mod devices;
-mod fioctl;
 mod life;
 mod offline;
 mod registration;

@@ -10,7 +10,7 @@ use estd::pki::{
 };
 use serde_json::{Value, json};
 
-use crate::fioctl::Fioctl;
+use crate::support::fioctl::Fioctl;
 use crate::support::{Backend, TestServer};
 
 pub const ACME: &str = "acme";
@@ -61,7 +61,7 @@ impl Field {
         self.fioctl.post(CERTS, &body).await.json(201)
     }
 
-    pub async fn patch(&self, field: &str, value: &str) -> crate::fioctl::Answer {
+    pub async fn patch(&self, field: &str, value: &str) -> crate::support::fioctl::Answer {
         self.fioctl.patch(CERTS, &json!({ field: value, "change-meta": meta() })).await
     }
 

@@ -9,9 +9,9 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
-use crate::fioctl::{Answer, Fioctl};
 use crate::offline::pem;
 use crate::on_both_ledgers;
+use crate::support::fioctl::{Answer, Fioctl};
 use crate::support::{Device, TestServer};
 
 pub const DEVICES: &str = "/ota/devices/";

@@ -3,11 +3,11 @@
 use estd::pki::{Extension, KeyUsages, from_est_text, to_pem};
 use serde_json::{Value, json};
 
-use crate::fioctl::Fioctl;
 use crate::on_both_ledgers;
 use crate::registration::{DEVICES, body, openssl_request, register};
 use crate::support::TestServer;
 use crate::support::device::{name, new_key, request};
+use crate::support::fioctl::Fioctl;
 
 on_both_ledgers! {
     async fn i4_a_token_registers_only_what_the_request_says(backend: Backend) {

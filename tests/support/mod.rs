@@ -11,6 +11,7 @@
 #![allow(missing_docs, clippy::missing_panics_doc, reason = "read the tests that use it")]
 
 pub mod device;
+pub mod fioctl;
 pub mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};

@@ -3,6 +3,9 @@
 
 mod holding;
 mod registering;
+mod rotating;
+
+use rotating::Happened;
 
 use super::LedgerError;
 use super::changes::Changes;
@@ -57,8 +60,8 @@ impl Batch {
         let mut batch =
             Self { transaction, now: UnixTime::now(), facts, changes: Changes::default() };
         let verdicts = works.iter().map(|work| batch.judge(work)).collect();
-        let Self { mut transaction, now, changes, .. } = batch;
-        changes.write(&mut transaction, now).await?;
+        let Self { mut transaction, now, changes, facts } = batch;
+        changes.write(&mut transaction, &facts, now).await?;
         transaction.commit().await?;
         Ok(verdicts)
     }
@@ -73,6 +76,7 @@ impl Batch {
                     let shown = asker.certificate();
                     let (factory, device) = (grant.factory, &grant.device);
                     self.refused(action, asker.name(), factory, device, shown, refusal);
+                    self.follow_refused(&(factory, device.clone()), shown, refusal);
                 }
                 verdict.map(Ruling::Seen)
             }
@@ -108,6 +112,12 @@ impl Batch {
             }
             Work::Note { entry, .. } => {
                 self.transaction.note(entry.clone());
+                Ok(Ruling::Noted)
+            }
+            Work::Refuse { entry, asker, refusal, .. } => {
+                self.transaction.note(entry.clone());
+                let key = (asker.factory, asker.device.clone());
+                self.follow_refused(&key, Some(asker.shown.fingerprint), refusal);
                 Ok(Ruling::Noted)
             }
         }
@@ -185,6 +195,7 @@ impl Batch {
             certificate.validity().not_after,
         );
         self.done(grant.operation.as_str(), asker.name(), &key, detail);
+        self.follow(&key, Happened::Issued(credential, issuer));
         Ok(sighting)
     }
 
@@ -228,11 +239,13 @@ impl Batch {
         {
             self.set_state(&key, &[credential], CredentialState::Current);
             self.changes.used.insert(credential);
+            self.follow(&key, Happened::InUse(credential, contact.device_ca));
         }
         if adopt {
             let current = CredentialState::Current;
             let id = self.add_credential(&key, certificate, contact.device_ca, current);
             self.changes.used.insert(id);
+            self.follow(&key, Happened::InUse(id, contact.device_ca));
         }
         if !action.is_empty() {
             let detail = format!("certificate {} in use", presented.fingerprint);

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::TestServer;
+use super::TestServer;
 
 /// A client with the server's token.
 pub struct Fioctl {
@@ -33,6 +33,11 @@ impl Fioctl {
         let wanted = json!({ "name": format!("a-{role}"), "role": role });
         let made = self.post(&format!("/v1/tokens?factory={factory}"), &wanted).await.json(201);
         Self { address: self.address, token: made["token"].as_str().unwrap().to_owned() }
+    }
+
+    /// Its token.
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     pub async fn get(&self, path: &str) -> Answer {

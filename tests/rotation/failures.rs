@@ -1,0 +1,120 @@
+//! Devices that fail, and what a rotation makes of that.
+
+use serde_json::json;
+
+use crate::support::device::{name, new_key, request};
+use crate::support::{Device, FACTORY};
+use crate::{
+    act, counts, counts_become, devices, fleet, lose_patience, off_the_line, on_both_ledgers,
+    start, state_becomes, status,
+};
+
+/// A request that is refused: for somebody else's name.
+fn wrong() -> String {
+    request(&name("somebody", FACTORY), &new_key(), &[], None)
+}
+
+on_both_ledgers! {
+    async fn a_refused_device_has_failed_until_it_succeeds(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 2).await;
+        start(&api, &off_the_line(&server, "certs-1")).await;
+        counts_become(&api, "certs-1", [0, 2, 0, 0, 0, 0]).await;
+        assert_eq!(server.reenroll(&fleet[0], &wrong()).await.status, 403);
+        let failing = status(&api, "certs-1").await;
+        assert_eq!(counts(&failing), [0, 1, 0, 0, 1, 0]);
+        let failed = &failing["failed"][0];
+        assert_eq!((&failed["name"], &failed["reason"]), (&json!("device-0"), &json!("refused")));
+        assert!(failed["detail"].as_str().unwrap().starts_with("subject-mismatch: "), "{failed}");
+        // It tries on by itself.
+        let new = server.rotate(&fleet[0]).await;
+        assert_eq!(counts(&status(&api, "certs-1").await), [0, 1, 1, 0, 0, 0]);
+        server.session(&new).await;
+        assert_eq!(counts(&status(&api, "certs-1").await), [0, 1, 0, 1, 0, 0]);
+        server.stop().await;
+    }
+
+    /// Whoever holds a stolen Device CA's key cannot make a rotation stop.
+    async fn i6_what_a_forger_asks_for_says_nothing_of_the_device(backend: Backend) {
+        let (server, api, _) = fleet(backend, 1).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        asked["stop"] = json!({ "last": 1, "percent": 0 });
+        start(&api, &asked).await;
+        counts_become(&api, "certs-1", [0, 1, 0, 0, 0, 0]).await;
+        let forged = Device::new(&server.factory_line, FACTORY, "device-0");
+        assert_eq!(server.reenroll(&forged, &wrong()).await.status, 403);
+        let right = forged.request().1;
+        assert_eq!(server.reenroll(&forged, &right).await.status, 403);
+        let running = status(&api, "certs-1").await;
+        assert_eq!((&running["state"], counts(&running)), (&json!("running"), [0, 1, 0, 0, 0, 0]));
+        server.stop().await;
+    }
+
+    async fn it_pauses_by_itself_when_too_many_fail(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 4).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        asked["stop"] = json!({ "last": 10, "percent": 10 });
+        start(&api, &asked).await;
+        counts_become(&api, "certs-1", [0, 4, 0, 0, 0, 0]).await;
+        server.reenroll(&fleet[0], &wrong()).await;
+        assert_eq!(status(&api, "certs-1").await["state"], "running", "one of ten may fail");
+        server.reenroll(&fleet[1], &wrong()).await;
+        let paused = status(&api, "certs-1").await;
+        assert_eq!(paused["state"], "paused");
+        assert_eq!(paused["state_reason"], "2 of the last 10 devices failed");
+        let audit = server.audit().await;
+        let row = audit.iter().find(|row| row.action == "pause-rotation").unwrap();
+        assert_eq!((row.actor.as_str(), row.subject.as_str()), ("estd", "certs-1"));
+        assert_eq!(act(&api, "certs-1", "resume").await.json(200)["recent_failures"], 0);
+        server.reenroll(&fleet[2], &wrong()).await;
+        assert_eq!(status(&api, "certs-1").await["state"], "running", "it counts anew");
+        server.stop().await;
+    }
+
+    async fn canaries_come_first_and_must_all_succeed(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 3).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        asked["pace"] = json!({ "per_minute": 600_000, "canary": 2 });
+        start(&api, &asked).await;
+        counts_become(&api, "certs-1", [1, 2, 0, 0, 0, 0]).await;
+        let canaries: Vec<_> = devices(&api, "certs-1").await;
+        let is_canary = |device: &&Device| {
+            let name = device.certificate.subject().common_name().unwrap();
+            canaries.iter().any(|(canary, state, _)| *canary == name && state == "offered")
+        };
+        let canaries: Vec<_> = fleet.iter().filter(is_canary).collect();
+        let first = server.rotate(canaries[0]).await;
+        server.session(&first).await;
+        assert_eq!(counts(&status(&api, "certs-1").await), [1, 1, 0, 1, 0, 0]);
+        server.reenroll(canaries[1], &wrong()).await;
+        let paused = status(&api, "certs-1").await;
+        assert_eq!((&paused["state"], &paused["state_reason"]), (&json!("paused"), &json!("a canary failed")));
+        // Another try for it, and only then the others.
+        act(&api, "certs-1", "retry").await.json(200);
+        let resumed = act(&api, "certs-1", "resume").await.json(200);
+        assert_eq!(resumed["canaries_left"], 1);
+        counts_become(&api, "certs-1", [1, 1, 0, 1, 0, 0]).await;
+        let second = server.rotate(canaries[1]).await;
+        server.session(&second).await;
+        counts_become(&api, "certs-1", [0, 1, 0, 2, 0, 0]).await;
+        server.stop().await;
+    }
+
+    async fn patience_ends_and_failed_devices_get_another_slot(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 3).await;
+        start(&api, &off_the_line(&server, "certs-1")).await;
+        counts_become(&api, "certs-1", [0, 3, 0, 0, 0, 0]).await;
+        let issued = server.rotate(&fleet[1]).await;
+        lose_patience(&server).await;
+        state_becomes(&api, "certs-1", "finished").await;
+        let expected = [("device-0", "silent"), ("device-1", "unconfirmed"), ("device-2", "silent")];
+        let expected = expected.map(|(name, why)| (name.to_owned(), "failed".to_owned(), why.to_owned()));
+        assert_eq!(devices(&api, "certs-1").await, expected);
+
+        act(&api, "certs-1", "retry").await.json(200);
+        counts_become(&api, "certs-1", [0, 3, 0, 0, 0, 0]).await;
+        server.session(&issued).await;
+        assert_eq!(counts(&status(&api, "certs-1").await), [0, 2, 0, 1, 0, 0]);
+        assert_eq!(act(&api, "certs-1", "retry").await.status, 409, "none has failed");
+        server.stop().await;
+    }
+}
