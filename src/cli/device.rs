@@ -161,16 +161,7 @@ fn csv(devices: &[Value]) -> anyhow::Result<()> {
         "expires_at",
         "pending",
     ];
-    let mut writer = csv::Writer::from_writer(std::io::stdout());
-    writer.write_record(KEYS)?;
-    for device in devices {
-        let text = |key| match device.get(key) {
-            None | Some(Value::Null) => String::new(),
-            Some(_) => output::field(device, key),
-        };
-        writer.write_record(KEYS.map(text))?;
-    }
-    Ok(writer.flush()?)
+    output::csv(&KEYS, devices)
 }
 
 fn show(global: &Global, story: &Value) -> anyhow::Result<()> {
@@ -212,5 +203,14 @@ fn show(global: &Global, story: &Value) -> anyhow::Result<()> {
         .collect();
     let head =
         ["STATE", "SERIAL", "DEVICE CA", "KEY", "ISSUED BY", "RECORDED", "FIRST USED", "UNTIL"];
-    output::table(head, &rows)
+    output::table(head, &rows)?;
+    let rotations = story.get("rotations").and_then(Value::as_array).cloned().unwrap_or_default();
+    if rotations.is_empty() {
+        return Ok(());
+    }
+    let keys = ["rotation", "state", "since", "reason"];
+    let rows: Vec<_> =
+        rotations.iter().map(|one| keys.map(|key| output::field(one, key))).collect();
+    output::line("")?;
+    output::table(["ROTATION", "STATE", "SINCE", "WHY"], &rows)
 }

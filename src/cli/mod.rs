@@ -11,6 +11,7 @@ mod factory;
 mod keys;
 mod output;
 mod request;
+mod rotation;
 mod serve;
 mod token;
 
@@ -75,6 +76,9 @@ enum Command {
     /// The Factory's devices
     #[command(subcommand)]
     Device(device::Device),
+    /// Rotations: give many devices new certificates, at a pace
+    #[command(subcommand)]
+    Rotation(rotation::Rotation),
     /// Requests that wait for an operator's approval
     #[command(subcommand)]
     Request(request::Request),
@@ -114,6 +118,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeviceCa(command) => command.run(&global).await,
         Command::BootstrapCa(command) => command.run(&global).await,
         Command::Device(command) => command.run(&global).await,
+        Command::Rotation(command) => return command.run(&global).await,
         Command::Request(command) => command.run(&global).await,
         Command::Token(command) => command.run(&global).await,
         Command::Keys(command) => command.run(&global).await,

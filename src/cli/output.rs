@@ -34,6 +34,20 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> an
     rows.iter().try_for_each(|row| print(row.iter().map(String::as_str).collect()))
 }
 
+/// Prints these fields of JSON objects as CSV, absent ones empty.
+pub(super) fn csv(keys: &[&str], objects: &[Value]) -> anyhow::Result<()> {
+    let mut writer = csv::Writer::from_writer(io::stdout());
+    writer.write_record(keys)?;
+    for object in objects {
+        let text = |key: &&str| match object.get(*key) {
+            None | Some(Value::Null) => String::new(),
+            Some(_) => field(object, key),
+        };
+        writer.write_record(keys.iter().map(text))?;
+    }
+    Ok(writer.flush()?)
+}
+
 /// A field of a JSON object as text: strings bare, absent ones as `-`, control characters escaped.
 pub(super) fn field(object: &Value, key: &str) -> String {
     let text = match object.get(key) {
