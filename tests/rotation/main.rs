@@ -14,6 +14,7 @@ mod support;
 
 mod campaign;
 mod failures;
+mod fioctl_config;
 mod refused;
 mod selection;
 mod windows;

@@ -128,7 +128,7 @@ pub(super) async fn deny(
 }
 
 impl NameQuery {
-    fn key<'a>(&self, name: &'a str) -> DeviceKey<'a> {
+    pub(super) fn key<'a>(&self, name: &'a str) -> DeviceKey<'a> {
         match self.by_uuid.as_deref() {
             None | Some("" | "0") => DeviceKey::Any(name),
             Some(_) => DeviceKey::Uuid(name),
@@ -156,7 +156,7 @@ fn view(device: &RegisteredDevice, factory: &FactoryName) -> Result<DeviceView, 
 }
 
 /// RFC 3339 with the offset written out: fioctl before 2022 reads no `Z`.
-fn time(time: UnixTime) -> String {
+pub(super) fn time(time: UnixTime) -> String {
     time.to_string().replace('Z', "+00:00")
 }
 

@@ -2,16 +2,18 @@
 //! work too.
 
 mod certs;
+mod config;
 mod devices;
 mod registration;
 mod scripts;
 mod sota;
+mod updates;
 mod users;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, patch};
 use serde::de::DeserializeOwned;
 
 use super::Api;
@@ -24,8 +26,16 @@ pub(super) fn router() -> Router<Arc<Api>> {
     let router = with_and_without_slash(Router::new(), "/factories/{factory}/certs", certs);
     let router =
         with_and_without_slash(router, "/factories/{factory}/users/self", || get(users::own));
+    let group = "/factories/{factory}/device-groups/{group}/config";
+    let router = with_and_without_slash(router, group, || patch(config::of_group));
+    let no_group = "/factories/{factory}/device-groups//config";
+    let router = with_and_without_slash(router, no_group, || patch(config::of_no_group));
     let router = with_and_without_slash(router, "/devices", devices);
-    with_and_without_slash(router, "/devices/{name}", device)
+    let router = with_and_without_slash(router, "/devices/{name}", device);
+    let router =
+        with_and_without_slash(router, "/devices/{name}/config", || patch(config::of_device));
+    let router = with_and_without_slash(router, "/devices/{name}/updates", || get(updates::list));
+    with_and_without_slash(router, "/devices/{name}/updates/{id}", || get(updates::show))
 }
 
 fn with_and_without_slash(

@@ -61,6 +61,8 @@ pub struct RotationOfDevice {
     pub since: UnixTime,
     /// Why it failed or is left out.
     pub reason: Option<String>,
+    /// What else is known of that.
+    pub detail: Option<String>,
 }
 
 pub(super) const COLUMNS: &str = "SELECT rotation.id, rotation.factory_id, rotation.name, \
@@ -239,7 +241,7 @@ impl Ledger {
         device: i64,
     ) -> Result<Vec<RotationOfDevice>, LedgerError> {
         let select = Statement::new(
-            "SELECT rotation.name, member.state, member.since, member.reason \
+            "SELECT rotation.name, member.state, member.since, member.reason, member.detail \
              FROM rotation_device member JOIN rotation ON rotation.id = member.rotation_id \
              WHERE member.device_id = $1 ORDER BY member.rotation_id DESC LIMIT 20",
         );
@@ -250,6 +252,7 @@ impl Ledger {
                 state: member_state(row)?,
                 since: UnixTime(row.integer("since")?),
                 reason: row.maybe_text("reason")?,
+                detail: row.maybe_text("detail")?,
             })
         };
         rows.iter().map(read).collect()
