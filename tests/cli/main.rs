@@ -27,6 +27,7 @@ mod operator;
 mod phase_out;
 mod pkcs11;
 mod process;
+mod renew;
 mod running;
 mod set_up;
 mod token;
