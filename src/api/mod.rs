@@ -14,6 +14,7 @@ mod held_requests;
 mod ota;
 mod role;
 mod selection;
+mod sightings;
 mod tokens;
 
 use std::pin::Pin;
@@ -81,6 +82,7 @@ pub fn router(api: Api) -> Router {
         .route("/held-requests", get(held_requests::list))
         .route("/held-requests/{id}/approve", post(held_requests::approve))
         .route("/held-requests/{id}/reject", post(held_requests::reject))
+        .route("/sightings", post(sightings::report))
         .route("/audit", get(audit::list))
         .route("/audit/verification", get(audit::verify))
         .route("/tokens", get(tokens::list).post(tokens::create))

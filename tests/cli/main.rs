@@ -30,4 +30,5 @@ mod process;
 mod renew;
 mod running;
 mod set_up;
+mod sightings;
 mod token;

@@ -36,6 +36,7 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/v1/held-requests", Role::Viewer),
     ("POST", "/v1/held-requests/{id}/approve", Role::Operator),
     ("POST", "/v1/held-requests/{id}/reject", Role::Operator),
+    ("POST", "/v1/sightings", Role::Operator),
     ("GET", "/v1/tokens", Role::Admin),
     ("POST", "/v1/tokens", Role::Admin),
     ("DELETE", "/v1/tokens/{name}", Role::Admin),
@@ -207,7 +208,7 @@ on_both_ledgers! {
         for (method, template, _) in ROUTES {
             let path = filled(template, "pump-1");
             let body = match *template {
-                "/v1/device-cas" | "/v1/bootstrap-cas" => json!({ "certificate": "" }),
+                "/v1/device-cas" | "/v1/bootstrap-cas" | "/v1/sightings" => json!({ "certificate": "" }),
                 "/v1/devices/{name}/allow" => json!({}),
                 _ if template.contains("{serial}") => json!({}),
                 _ => json!({ "name": "x", "role": "viewer" }),
