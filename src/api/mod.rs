@@ -15,6 +15,7 @@ mod ota;
 mod role;
 mod rotations;
 mod selection;
+mod sightings;
 mod tokens;
 
 use std::pin::Pin;
@@ -87,6 +88,7 @@ pub fn router(api: Api) -> Router {
         .route("/held-requests", get(held_requests::list))
         .route("/held-requests/{id}/approve", post(held_requests::approve))
         .route("/held-requests/{id}/reject", post(held_requests::reject))
+        .route("/sightings", post(sightings::report))
         .route("/audit", get(audit::list))
         .route("/audit/verification", get(audit::verify))
         .route(

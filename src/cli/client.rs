@@ -8,9 +8,10 @@ use clap::Subcommand;
 use data_encoding::BASE64;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::renew::Renew;
 use super::{Global, output, read_file};
 use crate::client::{ClientError, EstClient, Identity};
 use crate::keys::SigningKey;
@@ -27,6 +28,9 @@ pub(super) enum Client {
     Enroll(Enrolment),
     /// Replace the device's certificate by one for a new key
     Reenroll(Enrolment),
+    /// Renew the device's certificate in its place when the server wants it: `renewal-info`, else
+    /// after two thirds of its lifetime
+    Renew(Renew),
 }
 
 #[derive(clap::Args)]
@@ -66,12 +70,13 @@ impl Client {
             Self::Cacerts { server } => cacerts(&server, global).await,
             Self::Enroll(enrolment) => enrolment.run("simpleenroll", global).await,
             Self::Reenroll(enrolment) => enrolment.run("simplereenroll", global).await,
+            Self::Renew(renew) => renew.run(global).await,
         }
     }
 }
 
 impl ServerArgs {
-    fn client(&self, identity: Option<&Identity>) -> anyhow::Result<EstClient> {
+    pub(super) fn client(&self, identity: Option<&Identity>) -> anyhow::Result<EstClient> {
         let roots = Certificate::from_pem(&read_file(&self.root)?)
             .with_context(|| self.root.display().to_string())?;
         Ok(EstClient::new(&self.server, &roots, identity)?)
@@ -106,7 +111,7 @@ impl Enrolment {
             _ => connection.reenroll(&request).await,
         };
         let issued = match answered {
-            Err(ClientError::Waiting) => {
+            Err(ClientError::Waiting { .. }) => {
                 let pem = pki::to_pem("CERTIFICATE REQUEST", &request)?;
                 output::replace(&self.request_file(), &pem)?;
                 bail!("the request waits for an operator's approval: run the same command again")
@@ -122,16 +127,10 @@ impl Enrolment {
         if self.request_file().exists() {
             std::fs::remove_file(self.request_file())?;
         }
-        let until = issued.validity().not_after;
         if global.json {
-            return output::json(&json!({
-                "subject": issued.subject().to_string(),
-                "serial": issued.serial().to_string(),
-                "not_after": until,
-                "sha256": issued.fingerprint().to_string(),
-            }));
+            return output::json(&told(&issued));
         }
-        output::line(&format!("{} until {until}", issued.subject()))
+        output::line(&format!("{} until {}", issued.subject(), issued.validity().not_after))
     }
 
     /// The key and request to send. The key is on disk before the server knows of it: a certificate
@@ -175,6 +174,16 @@ impl Enrolment {
     }
 }
 
+/// An issued certificate as JSON.
+pub(super) fn told(issued: &Certificate) -> Value {
+    json!({
+        "subject": issued.subject().to_string(),
+        "serial": issued.serial().to_string(),
+        "not_after": issued.validity().not_after,
+        "sha256": issued.fingerprint().to_string(),
+    })
+}
+
 /// What is sent to the server.
 struct Asked {
     request: Vec<u8>,
@@ -182,20 +191,20 @@ struct Asked {
     is_new: bool,
 }
 
-fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+pub(super) fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
     let pem = Zeroizing::new(read_file(path)?);
     PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| anyhow::anyhow!("{}: there is no private key in PEM in it", path.display()))
 }
 
-fn first(path: &Path) -> anyhow::Result<Certificate> {
+pub(super) fn first(path: &Path) -> anyhow::Result<Certificate> {
     let certificates =
         Certificate::from_pem(&read_file(path)?).with_context(|| path.display().to_string())?;
     certificates.into_iter().next().context("no certificate")
 }
 
 /// A request for what `certificate` says, with another key.
-fn request(
+pub(super) fn request(
     certificate: &Certificate,
     key: &SigningKey,
     challenge_password: Option<&str>,

@@ -1,10 +1,18 @@
 //! `estd device`.
 
+use std::path::PathBuf;
+
+use anyhow::ensure;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::api_client::{ApiClient, percent_encode};
+use super::client::first;
 use super::{Global, output};
+use crate::pki;
+
+/// How many certificates the API takes at once.
+const REPORT: usize = 100;
 
 #[derive(Subcommand)]
 pub(super) enum Device {
@@ -28,6 +36,16 @@ pub(super) enum Device {
     Disallow {
         /// Its name: the common name of its subject
         name: String,
+    },
+    /// Say that devices were seen elsewhere, at a gateway that is not ours, with these certificates:
+    /// it counts like a session here
+    Seen {
+        /// Their certificates, PEM; of a chain the first counts
+        #[arg(required = true)]
+        certificates: Vec<PathBuf>,
+        /// Where they connected from
+        #[arg(long, value_name = "IP[:PORT]")]
+        address: Option<String>,
     },
     /// Refuse a device from now on, with every certificate that it has
     Deny {
@@ -67,6 +85,9 @@ impl Device {
                 }
                 output::line("The device may come back with a credential of its own only.")
             }
+            Self::Seen { certificates, address } => {
+                seen(global, &api, &certificates, address.as_deref()).await
+            }
             Self::Deny { name } => {
                 let path = format!("devices/{}/deny", percent_encode(&name));
                 let answer = api.post(&path, json!({})).await?;
@@ -79,6 +100,46 @@ impl Device {
             }
         }
     }
+}
+
+/// Reports certificates, as many at once as the API takes; fails if one of them is refused.
+async fn seen(
+    global: &Global,
+    api: &ApiClient,
+    files: &[PathBuf],
+    address: Option<&str>,
+) -> anyhow::Result<()> {
+    let read = |path: &PathBuf| {
+        let certificate = first(path)?;
+        Ok(pki::to_pem("CERTIFICATE", certificate.der())?)
+    };
+    let pems = files.iter().map(read).collect::<anyhow::Result<Vec<String>>>()?;
+    let mut sightings = Vec::new();
+    for certificates in pems.chunks(REPORT) {
+        let body = json!({ "certificates": certificates, "address": address });
+        let answer = api.post("sightings", body).await?;
+        let list = answer.get("sightings").and_then(Value::as_array).cloned();
+        sightings.extend(list.unwrap_or_default());
+    }
+    let is_refused = |sighting: &&Value| sighting.get("code").is_some();
+    let refused = sightings.iter().filter(is_refused).count();
+    let rows: Vec<_> = sightings.iter().map(sighting).collect();
+    if global.json {
+        output::json(&json!({ "sightings": sightings }))?;
+    } else {
+        output::table(["DEVICE", "VERDICT"], &rows)?;
+    }
+    ensure!(refused == 0, "{refused} of {} certificates are refused", rows.len());
+    Ok(())
+}
+
+fn sighting(sighting: &Value) -> [String; 2] {
+    let field = |key| output::field(sighting, key);
+    let verdict = match sighting.get("code") {
+        Some(_) => format!("{}: {}", field("code"), field("message")),
+        None => field("verdict"),
+    };
+    [field("device"), verdict]
 }
 
 /// Which devices; all conditions must hold.

@@ -10,6 +10,8 @@ mod device_ca;
 mod factory;
 mod keys;
 mod output;
+mod pair;
+mod renew;
 mod request;
 mod rotation;
 mod serve;

@@ -20,6 +20,7 @@ use super::{ClientError, exchange};
 use crate::pki::{Certificate, from_est_text, read_certs_only, to_est_text};
 
 const DEFAULT_PATH: &str = "/.well-known/est";
+const ENROLL_STATUS_PATH: &str = "/.well-known/brski/enrollstatus";
 const HTTPS_PORT: u16 = 443;
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
@@ -153,30 +154,53 @@ impl Connection {
         let body = to_est_text(request);
         let answer = self.send(Method::POST, operation, Some(body)).await?.success()?;
         if answer.status == StatusCode::ACCEPTED {
-            return Err(ClientError::Waiting);
+            return Err(ClientError::Waiting { retry_after: answer.retry_after() });
         }
         let certificates = read_certs_only(&from_est_text(&answer.body)?)?;
         certificates.into_iter().next().ok_or(ClientError::NoCertificate)
     }
 
-    async fn send(
+    /// Says that an enrolment went well (RFC 8995 §5.9.4): a session that the server has accepted.
+    /// One that knows nothing of this has accepted it as well.
+    ///
+    /// # Errors
+    /// When the server refuses the certificate of this session, or cannot answer now.
+    pub async fn say_enrolled(&mut self) -> Result<(), ClientError> {
+        let body = r#"{"version":1,"status":true}"#.to_owned();
+        let body = Some(("application/json", body));
+        match self.send_to(Method::POST, ENROLL_STATUS_PATH, body).await?.success() {
+            Err(ClientError::Status { status: 404 | 405 | 415 | 501, .. }) | Ok(_) => Ok(()),
+            Err(why) => Err(why),
+        }
+    }
+
+    pub(super) async fn send(
         &mut self,
         method: Method,
         operation: &str,
         body: Option<String>,
     ) -> Result<Answer, ClientError> {
-        let unusable = |_| ClientError::Url {
-            url: self.client.path.clone(),
-            reason: "its path cannot be requested",
-        };
+        let path = format!("{}/{operation}", self.client.path);
+        self.send_to(method, &path, body.map(|body| ("application/pkcs10", body))).await
+    }
+
+    async fn send_to(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Option<(&'static str, String)>,
+    ) -> Result<Answer, ClientError> {
+        let unusable =
+            |_| ClientError::Url { url: path.to_owned(), reason: "its path cannot be requested" };
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}/{operation}", self.client.path))
+            .uri(path)
             .header(HOST, format!("{}:{}", self.client.host, self.client.port));
-        if body.is_some() {
-            request = request.header(CONTENT_TYPE, "application/pkcs10");
+        if let Some((content_type, _)) = body {
+            request = request.header(CONTENT_TYPE, content_type);
         }
-        let body = Full::from(Bytes::from(body.unwrap_or_default()));
-        exchange(&mut self.sender, request.body(body).map_err(unusable)?).await
+        let body = body.map(|(_, text)| text).unwrap_or_default();
+        let request = request.body(Full::from(Bytes::from(body))).map_err(unusable)?;
+        exchange(&mut self.sender, request).await
     }
 }

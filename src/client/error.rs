@@ -1,6 +1,9 @@
 //! What can go wrong between a client and a server.
 
+use std::error::Error;
 use std::io;
+
+use rustls::AlertDescription;
 
 use crate::pki::Malformed;
 
@@ -47,11 +50,65 @@ pub enum ClientError {
     },
     /// The server wants an operator's approval first (RFC 7030 §4.2.3, status 202).
     #[error("the request waits for an operator's approval")]
-    Waiting,
+    Waiting {
+        /// When to ask again, in seconds, if it says so.
+        retry_after: Option<u64>,
+    },
     /// The server said something else than it should.
     #[error("the answer is {0}")]
     Answer(#[from] Malformed),
+    /// The server answered something else than when to renew.
+    #[error("the answer is no renewal-info: {0}")]
+    NotRenewalInfo(String),
     /// The server sent no certificate.
     #[error("there is no certificate in the answer")]
     NoCertificate,
+}
+
+impl ClientError {
+    /// In how many seconds the server wants to be asked again, if it says so.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::Status { retry_after, .. } | Self::Waiting { retry_after } => *retry_after,
+            _ => None,
+        }
+    }
+
+    /// Whether the server has looked at who asks and said no: by status, or by the alert that ends
+    /// the handshake. After anything else the same may succeed later.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => matches!(status, 401 | 403),
+            _ => alert(self).is_some_and(is_about_the_certificate),
+        }
+    }
+}
+
+/// The TLS alert that ended the exchange, wherever it is among the causes.
+fn alert(why: &ClientError) -> Option<AlertDescription> {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(why);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let found = inner.or_else(|| error.downcast_ref());
+        if let Some(rustls::Error::AlertReceived(alert)) = found {
+            return Some(*alert);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn is_about_the_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired
+    )
 }

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::ClientError;
+use crate::clock::UnixTime;
 
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
@@ -37,12 +38,21 @@ impl Answer {
         if self.status.is_success() {
             return Ok(self);
         }
-        let retry_after = self.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         Err(ClientError::Status {
             status: self.status.as_u16(),
             reason: String::from_utf8_lossy(&self.body).trim().chars().take(2000).collect(),
-            retry_after: retry_after.and_then(|text| text.parse().ok()),
+            retry_after: self.retry_after(),
         })
+    }
+
+    /// In how many seconds to ask again, if it says so: in seconds, or as a date (RFC 9110 §10.2.3).
+    pub fn retry_after(&self) -> Option<u64> {
+        let text = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
+        if let Ok(seconds) = text.parse() {
+            return Some(seconds);
+        }
+        let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second();
+        Some(u64::try_from(date.saturating_sub(UnixTime::now().0)).unwrap_or(0))
     }
 }
 

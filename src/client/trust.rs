@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::crypto::aws_lc_rs::{default_provider, sign};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{ClientError, Identity};
-use crate::pki::Certificate;
+use crate::pki::{Certificate, PublicKey};
 
 /// A configuration that trusts `roots` alone and, with an identity, authenticates by it.
 pub(super) fn tls_config(
@@ -32,4 +32,17 @@ pub(super) fn tls_config(
         }
     };
     Ok(Arc::new(config))
+}
+
+/// The public key of a private key in DER of any kind that TLS can use.
+///
+/// # Errors
+/// When it is none.
+pub fn public_key(key: &[u8]) -> Result<PublicKey, ClientError> {
+    let unusable = |why: &str| rustls::Error::General(why.to_owned());
+    let key = PrivateKeyDer::try_from(key.to_vec()).map_err(unusable)?;
+    let public = sign::any_supported_type(&key)?.public_key().map(|spki| spki.to_vec());
+    Ok(PublicKey::from_der(
+        &public.ok_or_else(|| unusable("the key does not tell its public key"))?,
+    )?)
 }

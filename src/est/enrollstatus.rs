@@ -25,18 +25,25 @@ struct Status {
 
 pub(super) async fn post(est: &Est, session: &Session, request: Request) -> Response {
     let operation = Operation::EnrollStatus.as_str();
-    let response = match take(est, session, request).await {
+    let answered = match take(est, session, request).await {
+        // Whoever says that it went well wants to hear whether the certificate is accepted. A no is
+        // on record by the sighting.
+        Ok(()) => session.judge().await,
+        Err(refused) => {
+            session.sight().await;
+            Err(refused.refusal().clone())
+        }
+    };
+    match answered {
         Ok(()) => {
             est.metrics.request(operation, "ok");
             answer::received()
         }
-        Err(refused) => {
-            est.metrics.request(operation, refused.refusal().code());
-            answer::refused(&refused)
+        Err(refusal) => {
+            est.metrics.request(operation, refusal.code());
+            answer::refusal(&refusal)
         }
-    };
-    session.sight().await;
-    response
+    }
 }
 
 async fn take(est: &Est, session: &Session, request: Request<Body>) -> Result<(), Refused> {

@@ -2,13 +2,20 @@
 
 pub mod rotations;
 
+use std::net::SocketAddr;
+
 use tracing::{info, warn};
 
 use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::{Contact, Ledger};
-use crate::model::{Peer, Refusal, Sighting};
+use crate::model::audit::{Entry, Outcome};
+use crate::model::{FactoryTrust, Peer, Refusal, Sighting};
+use crate::pki::Certificate;
 use crate::policy::{self, Standing};
+
+/// How much of a refused certificate's subject goes on record, in characters.
+const SUBJECT_LIMIT: usize = 256;
 
 /// Records that a device has opened a session with its certificate: the first contact registers it,
 /// and a session with a pending credential proves that the device switched (I3).
@@ -38,4 +45,61 @@ pub async fn sight(
         Err(refusal) => info!(device, code = refusal.code(), reason = %refusal, "seen"),
     }
     seen
+}
+
+/// What a gateway that is not ours says: a device has opened a session there with this certificate.
+pub struct Report<'a> {
+    /// The name of the gateway's token.
+    pub token: &'a str,
+    /// The Factory that the report is about.
+    pub trust: &'a FactoryTrust,
+    /// The certificate of the session.
+    pub certificate: Certificate,
+    /// Where the device connected from.
+    pub address: SocketAddr,
+}
+
+/// Records that a device was seen elsewhere: the same as a session of ours (I3), on the word of
+/// whoever reports it. The certificate is verified here again.
+///
+/// # Errors
+/// The refusal: what the certificate is not good for. It is on record.
+pub async fn report(
+    ledger: &Ledger,
+    active: &ActiveSnapshot,
+    report: Report<'_>,
+) -> Result<Sighting, Refusal> {
+    let Report { token, trust, certificate, address } = report;
+    let subject = certificate.subject().to_string().chars().take(SUBJECT_LIMIT).collect();
+    info!(token, subject, %address, "seen by another gateway");
+    match policy::judge_report(trust, certificate, UnixTime::now()) {
+        Ok(certificate) => {
+            let certificate = Some(certificate);
+            let factory = trust.factory.id;
+            let peer = Peer { address, factory, certificate, channel_binding: None };
+            sight(ledger, active, &peer).await
+        }
+        Err(refusal) => Err(refuse(ledger, trust, token, subject, refusal).await),
+    }
+}
+
+async fn refuse(
+    ledger: &Ledger,
+    trust: &FactoryTrust,
+    token: &str,
+    subject: String,
+    refusal: Refusal,
+) -> Refusal {
+    info!(token, subject, code = refusal.code(), reason = %refusal, "sighting refused");
+    let entry = Entry {
+        at: UnixTime::now(),
+        factory: Some(trust.factory.id),
+        actor: token.to_owned(),
+        action: "sighting".to_owned(),
+        subject,
+        outcome: Outcome::Refused,
+        code: refusal.code().to_owned(),
+        detail: refusal.to_string(),
+    };
+    ledger.note(entry).await.err().unwrap_or(refusal)
 }

@@ -157,7 +157,8 @@ impl PlainListener {
         self.socket.local_addr()
     }
 
-    /// Serves until `drain` says true, then until every connection has had its answer.
+    /// Serves until `drain` says true, then until every connection has had its answer. Every request
+    /// carries the address that it comes from.
     pub async fn serve<S, B>(self, service: S, drain: watch::Receiver<bool>)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -165,10 +166,14 @@ impl PlainListener {
         S::Future: Send,
         B: HttpBody + Send + 'static,
     {
-        accept(self.socket, drain, move |stream, _, drain| {
-            let service = service.clone();
+        accept(self.socket, drain, move |stream, address, drain| {
+            let with_address =
+                service.clone().map_request(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(address);
+                    request
+                });
             async move {
-                let mut stream = http::serve(transport(stream), service, drain).await;
+                let mut stream = http::serve(transport(stream), with_address, drain).await;
                 // The client may be gone already.
                 let _closed = timeout(LINGER_TIMEOUT, stream.shutdown()).await;
             }

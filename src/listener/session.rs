@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crate::fleet;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::Ledger;
-use crate::model::Peer;
+use crate::model::{Peer, Refusal};
 
 /// A TLS connection whose handshake is complete. Every request carries it as an extension.
 pub struct Session {
@@ -36,15 +36,25 @@ impl Session {
     /// Records, once a session, that the device was seen with its certificate: at its first request
     /// that does not do so itself, or at the end of the session.
     pub async fn sight(&self) {
+        // What the certificate is good for is the affair of the request that needs it.
+        let _verdict = self.judge().await;
+    }
+
+    /// The same, where the verdict is what the request is about; later ones in the session do not
+    /// learn it again.
+    ///
+    /// # Errors
+    /// The refusal: what the certificate is not good for any more.
+    pub async fn judge(&self) -> Result<(), Refusal> {
         let first = self.peer.certificate.is_some() && !self.sighted.swap(true, Ordering::Relaxed);
         if !first {
-            return;
+            return Ok(());
         }
-        // What the certificate is good for is the affair of the request that needs it.
         let verdict = fleet::sight(&self.ledger, &self.active.load(), &self.peer).await;
-        if verdict.is_err_and(|refusal| refusal.is_unrecorded()) {
+        if verdict.as_ref().is_err_and(Refusal::is_unrecorded) {
             // The session's next request, or its end, tries again: a switch must not go unseen.
             self.sighted.store(false, Ordering::Relaxed);
         }
+        verdict.map(|_| ())
     }
 }

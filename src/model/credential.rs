@@ -105,6 +105,17 @@ pub enum Sighting {
 }
 
 impl Sighting {
+    /// The word for it in the API.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::FirstContact => "first-contact",
+            Self::Expected => "expected",
+            Self::Confirmed { .. } => "confirmed",
+            Self::Adopted { .. } => "adopted",
+            Self::Allowed { .. } => "allowed",
+        }
+    }
+
     /// Judges a certificate that was presented in a device's name. `device` is `None` if the
     /// ledger knows no such device; `issuer` is the state of the Device CA of the certificate.
     ///

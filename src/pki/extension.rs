@@ -36,6 +36,9 @@ pub struct Extensions {
     pub ca: bool,
     /// SubjectKeyIdentifier, if present.
     pub subject_key_identifier: Option<Vec<u8>>,
+    /// The key identifier in AuthorityKeyIdentifier, if there is one that can be read: a hint, which
+    /// nothing is decided by.
+    pub authority_key_identifier: Option<Vec<u8>>,
 }
 
 impl Extensions {
@@ -62,6 +65,11 @@ impl Extensions {
             ID_CE_SUBJECT_KEY_IDENTIFIER => {
                 let identifier = SubjectKeyIdentifier::from_der(value)?;
                 self.subject_key_identifier = Some(identifier.0.as_bytes().to_vec());
+            }
+            ID_CE_AUTHORITY_KEY_IDENTIFIER => {
+                let identifier = AuthorityKeyIdentifier::from_der(value).ok();
+                let identifier = identifier.and_then(|read| read.key_identifier);
+                self.authority_key_identifier = identifier.map(|key| key.as_bytes().to_vec());
             }
             _ => {}
         }

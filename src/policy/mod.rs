@@ -8,5 +8,5 @@ mod registration;
 mod requester;
 
 pub use enrolment::{EnrolmentRequest, Grant, Judged, Unapproved, judge};
-pub use registration::{Introduction, judge_introduction, judge_registration};
+pub use registration::{Introduction, judge_introduction, judge_registration, judge_report};
 pub use requester::{Requester, Standing, authenticate};

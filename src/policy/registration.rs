@@ -1,5 +1,5 @@
-//! Whether a device is registered on the word of an API token: with a request for its first
-//! certificate, or with a certificate that a Device CA gave it elsewhere.
+//! What is believed on the word of an API token: that a device is registered, with a request for its
+//! first certificate or with one that a Device CA gave it elsewhere; that a device was seen elsewhere.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::enrolment::{Checked, DEVICE, Grant, check_key, grant, key_usage, veri
 use super::requester::device_name;
 use crate::clock::UnixTime;
 use crate::model::{
-    DeviceCaId, DeviceCaState, DeviceName, EnrolmentProfile, FactoryId, FactoryTrust, Operation,
-    Refusal,
+    DeviceCa, DeviceCaId, DeviceCaState, DeviceName, EnrolmentProfile, FactoryId, FactoryTrust,
+    Issuer, Operation, PeerCertificate, Refusal,
 };
 use crate::pki::{Certificate, CertificationRequest};
 
@@ -65,8 +65,7 @@ pub fn judge_registration(
     )
 }
 
-/// Judges a certificate that a token registers its device with. Its Device CA must be enabled (I5);
-/// which it is is told by its signature, never by its name alone.
+/// Judges a certificate that a token registers its device with. Its Device CA must be enabled (I5).
 ///
 /// # Errors
 /// The refusal: its time, its purpose, its Device CA, its subject.
@@ -75,6 +74,41 @@ pub fn judge_introduction(
     certificate: Certificate,
     now: UnixTime,
 ) -> Result<Introduction, Refusal> {
+    let (device, issuer) = vouched_for(trust, &certificate, now)?;
+    if issuer.state == DeviceCaState::Disabled {
+        return Err(Refusal::CaDisabledUnregistered);
+    }
+    Ok(Introduction {
+        factory: trust.factory.id,
+        device,
+        certificate: Arc::new(certificate),
+        device_ca: issuer.id,
+        _judged: (),
+    })
+}
+
+/// Judges a certificate with which a token says that its device was seen elsewhere, as the handshake
+/// would.
+///
+/// # Errors
+/// The refusal: its time, its purpose, its Device CA, its subject.
+pub fn judge_report(
+    trust: &FactoryTrust,
+    certificate: Certificate,
+    now: UnixTime,
+) -> Result<PeerCertificate, Refusal> {
+    let (_, issuer) = vouched_for(trust, &certificate, now)?;
+    let issuer = Issuer::DeviceCa(issuer.id);
+    Ok(PeerCertificate { certificate: Arc::new(certificate), issuer })
+}
+
+/// The device that a certificate names, and the Device CA that issued it: which that is is told by its
+/// signature, never by its name alone.
+fn vouched_for<'a>(
+    trust: &'a FactoryTrust,
+    certificate: &Certificate,
+    now: UnixTime,
+) -> Result<(DeviceName, &'a DeviceCa), Refusal> {
     if now < certificate.validity().not_before {
         return Err(Refusal::CertificateNotYetValid);
     }
@@ -93,15 +127,8 @@ pub fn judge_introduction(
     let mut cas = trust.device_cas.iter();
     let issuer = cas.find(|ca| certificate.verify_issued_by(&ca.certificate).is_ok());
     let issuer = issuer.ok_or(Refusal::CertificateUntrusted)?;
-    match issuer.state {
-        DeviceCaState::Enabled => Ok(Introduction {
-            factory: trust.factory.id,
-            device,
-            certificate: Arc::new(certificate),
-            device_ca: issuer.id,
-            _judged: (),
-        }),
-        DeviceCaState::Disabled => Err(Refusal::CaDisabledUnregistered),
-        DeviceCaState::Revoked => Err(Refusal::CaRevoked),
+    if issuer.state == DeviceCaState::Revoked {
+        return Err(Refusal::CaRevoked);
     }
+    Ok((device, issuer))
 }

@@ -45,6 +45,7 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("POST", "/v1/rotations/{id}/resume", Role::Operator),
     ("POST", "/v1/rotations/{id}/abort", Role::Operator),
     ("POST", "/v1/rotations/{id}/retry", Role::Operator),
+    ("POST", "/v1/sightings", Role::Operator),
     ("GET", "/v1/tokens", Role::Admin),
     ("POST", "/v1/tokens", Role::Admin),
     ("DELETE", "/v1/tokens/{name}", Role::Admin),
@@ -216,7 +217,7 @@ on_both_ledgers! {
         for (method, template, _) in ROUTES {
             let path = filled(template, "pump-1");
             let body = match *template {
-                "/v1/device-cas" | "/v1/bootstrap-cas" => json!({ "certificate": "" }),
+                "/v1/device-cas" | "/v1/bootstrap-cas" | "/v1/sightings" => json!({ "certificate": "" }),
                 "/v1/devices/{name}/allow" => json!({}),
                 "/v1/rotations" => json!({ "select": { "all": true } }),
                 _ if template.contains("{serial}") => json!({}),

@@ -42,6 +42,19 @@ async fn what_a_device_says_goes_on_record_and_changes_nothing() {
     server.stop().await;
 }
 
+/// Its holder must not put it in the place of one that is accepted.
+#[tokio::test]
+async fn i7_a_certificate_that_is_not_accepted_any_more_is_told_so() {
+    let server = server().await;
+    let old = server.device("device-1");
+    let new = server.rotate(&old).await;
+    server.session(&new).await;
+    assert_refused(&say(&server, Some(&old), WELL).await, 403, "credential-superseded");
+    assert_eq!(server.refusals().await, ["credential-superseded"], "once");
+    assert_eq!(say(&server, Some(&new), WELL).await.status, 200);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn what_is_no_enrollment_status_is_refused() {
     let server = server().await;

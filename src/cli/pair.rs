@@ -1,0 +1,359 @@
+//! A certificate and its key in two files, and the next pair beside them until it takes their place.
+//!
+//! Two files cannot be replaced at once, so power may be cut between any two steps. What a step wrote
+//! is on disk before the next one begins, and whichever files a start finds, it tells by the keys
+//! which step was the last:
+//!
+//! 1. `KEY.next` is there, and waits for its certificate: it is used for the next request too.
+//! 2. `CERT.next` is there: the pair is whole, and is tried before anything else.
+//! 3. `CERT.switching` is there: the server has accepted the pair, and may refuse the old one.
+//! 4. `CERT.previous` and `KEY.previous` hold the old pair.
+//! 5. `KEY.next` has become `KEY`: the key in place is that of `CERT.next`.
+//! 6. `CERT.next` has become `CERT`. Only `CERT.switching` says that somebody must still be told.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use zeroize::Zeroizing;
+
+use super::client::{first, private_key};
+use crate::client::{Identity, public_key};
+use crate::keys::SigningKey;
+use crate::pki::{CertificationRequest, Fingerprint};
+
+const SECRET: u32 = 0o600;
+const PUBLIC: u32 = 0o644;
+
+/// The files of one pair.
+pub(super) struct PairFiles {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// SHA-256 of the public key that each file has to do with, for those that are there and can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Found {
+    certificate: Option<Fingerprint>,
+    key: Option<Fingerprint>,
+    next_certificate: Option<Fingerprint>,
+    next_key: Option<Fingerprint>,
+}
+
+/// What the files mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// One pair, and no other on its way.
+    Settled,
+    /// One pair, and the next key, which has no certificate yet.
+    KeyWaits,
+    /// Two pairs.
+    NextIsWhole,
+    /// The key has been replaced, its certificate not yet.
+    KeyReplaced,
+    /// The key in use is that of no certificate.
+    Mixed,
+}
+
+impl Found {
+    fn meaning(self) -> Meaning {
+        let Self { certificate, key, next_certificate, next_key } = self;
+        if key.is_none() || key != certificate {
+            let replaced = key.is_some() && key == next_certificate;
+            return if replaced { Meaning::KeyReplaced } else { Meaning::Mixed };
+        }
+        match next_key {
+            None => Meaning::Settled,
+            Some(_) if next_key == next_certificate => Meaning::NextIsWhole,
+            Some(_) => Meaning::KeyWaits,
+        }
+    }
+}
+
+impl PairFiles {
+    /// The pair in these two files. Symbolic links stay: what they lead to is replaced.
+    pub(super) fn new(certificate: &Path, key: &Path) -> anyhow::Result<Self> {
+        let place = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
+        Ok(Self { certificate: place(certificate)?, key: place(key)? })
+    }
+
+    pub(super) fn certificate(&self) -> &Path {
+        &self.certificate
+    }
+
+    pub(super) fn key(&self) -> &Path {
+        &self.key
+    }
+
+    /// Keeps every other program of this kind away until what comes back is dropped.
+    pub(super) fn lock(&self) -> anyhow::Result<File> {
+        let path = beside(&self.key, "lock");
+        let locked = || {
+            let mut options = OpenOptions::new();
+            let file = options.write(true).create(true).truncate(false).mode(SECRET).open(&path)?;
+            file.try_lock()?;
+            io::Result::Ok(file)
+        };
+        locked().with_context(|| {
+            format!("{}: is another `estd client renew` at work on these files?", path.display())
+        })
+    }
+
+    /// What the files mean. A certificate that was half in place is put there: see [`Self::switch`].
+    pub(super) fn settle(&self) -> anyhow::Result<Meaning> {
+        match self.meaning() {
+            Meaning::KeyReplaced => {
+                self.switch_certificate()?;
+                Ok(Meaning::Settled)
+            }
+            Meaning::Mixed => {
+                // Says what is wrong with a file that cannot be read.
+                self.present()?;
+                bail!(
+                    "{} is not the key of {}: put the right one there",
+                    self.key.display(),
+                    self.certificate.display()
+                )
+            }
+            meaning => Ok(meaning),
+        }
+    }
+
+    fn meaning(&self) -> Meaning {
+        let of_certificate =
+            |path: &Path| first(path).ok().map(|one| one.public_key().fingerprint());
+        let of_key = |path: &Path| {
+            let key = private_key(path).ok()?;
+            public_key(key.secret_der()).ok().map(|key| key.fingerprint())
+        };
+        let found = Found {
+            certificate: of_certificate(&self.certificate),
+            key: of_key(&self.key),
+            next_certificate: of_certificate(&self.next_certificate()),
+            next_key: of_key(&self.next_key()),
+        };
+        found.meaning()
+    }
+
+    /// The pair in use.
+    pub(super) fn present(&self) -> anyhow::Result<Identity> {
+        identity(&self.certificate, &self.key)
+    }
+
+    /// The next pair.
+    pub(super) fn next(&self) -> anyhow::Result<Identity> {
+        identity(&self.next_certificate(), &self.next_key())
+    }
+
+    /// The key that waits for its certificate.
+    pub(super) fn waiting_key(&self) -> anyhow::Result<SigningKey> {
+        let path = self.next_key();
+        let key = private_key(&path)?;
+        SigningKey::from_der(key.secret_der()).with_context(|| path.display().to_string())
+    }
+
+    pub(super) fn keep_next_key(&self, key: &SigningKey) -> anyhow::Result<()> {
+        write(&self.next_key(), key.to_pem()?.as_bytes(), SECRET)
+    }
+
+    pub(super) fn keep_next_certificate(&self, pem: &str) -> anyhow::Result<()> {
+        write(&self.next_certificate(), pem.as_bytes(), PUBLIC)
+    }
+
+    /// The request that waits for an operator, who knows it by its bytes.
+    pub(super) fn waiting_request(&self) -> Option<CertificationRequest> {
+        CertificationRequest::from_pem(&fs::read(self.request()).ok()?).ok()
+    }
+
+    pub(super) fn keep_waiting_request(&self, pem: &str) -> anyhow::Result<()> {
+        write(&self.request(), pem.as_bytes(), PUBLIC)
+    }
+
+    /// Forgets a key that no certificate will be issued for.
+    pub(super) fn drop_next_key(&self) -> anyhow::Result<()> {
+        remove(&self.request())?;
+        remove(&self.next_key())
+    }
+
+    /// Puts the next pair aside, which the server refuses.
+    pub(super) fn set_next_aside(&self) -> anyhow::Result<()> {
+        // The key first: a certificate that is left alone means nothing, a key would be asked for.
+        rename(&self.next_key(), &beside(&self.key, "refused"))?;
+        rename(&self.next_certificate(), &beside(&self.certificate, "refused"))?;
+        remove(&self.request())
+    }
+
+    /// Whether the server has accepted the next pair.
+    pub(super) fn is_switching(&self) -> bool {
+        self.switching().exists()
+    }
+
+    /// Says, before anything is replaced, that the server has accepted the next pair.
+    pub(super) fn begin_switch(&self) -> anyhow::Result<()> {
+        write(&self.switching(), b"`estd client renew` puts a new pair in place.\n", PUBLIC)
+    }
+
+    /// Puts the next pair in place, and keeps the old one.
+    pub(super) fn switch(&self) -> anyhow::Result<()> {
+        copy(&self.key, &beside(&self.key, "previous"), SECRET)?;
+        copy(&self.certificate, &beside(&self.certificate, "previous"), PUBLIC)?;
+        rename(&self.next_key(), &self.key)?;
+        self.switch_certificate()
+    }
+
+    fn switch_certificate(&self) -> anyhow::Result<()> {
+        rename(&self.next_certificate(), &self.certificate)
+    }
+
+    /// Says that the switch is over and whoever uses the pair has been told.
+    pub(super) fn end_switch(&self) -> anyhow::Result<()> {
+        remove(&self.request())?;
+        remove(&self.switching())
+    }
+
+    fn next_certificate(&self) -> PathBuf {
+        beside(&self.certificate, "next")
+    }
+
+    fn next_key(&self) -> PathBuf {
+        beside(&self.key, "next")
+    }
+
+    fn request(&self) -> PathBuf {
+        beside(&self.certificate, "next.csr")
+    }
+
+    fn switching(&self) -> PathBuf {
+        beside(&self.certificate, "switching")
+    }
+}
+
+fn identity(certificate: &Path, key: &Path) -> anyhow::Result<Identity> {
+    let certificate = first(certificate)?;
+    let key = private_key(key)?;
+    Ok(Identity { certificate, key: Zeroizing::new(key.secret_der().to_vec()) })
+}
+
+/// `PATH.SUFFIX`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// Writes a file whole: at any moment it is the old one or the new one, and the new one is on disk
+/// when this returns.
+fn write(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()> {
+    let unfinished = beside(path, "unfinished");
+    let written = || {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(mode);
+        let mut file = options.open(&unfinished)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(contents)?;
+        file.sync_all()
+    };
+    written().with_context(|| unfinished.display().to_string())?;
+    rename(&unfinished, path)
+}
+
+fn copy(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
+    let contents = Zeroizing::new(fs::read(from).with_context(|| from.display().to_string())?);
+    write(to, &contents, mode)
+}
+
+fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let renamed = fs::rename(from, to).and_then(|()| sync_folder(to));
+    renamed.with_context(|| to.display().to_string())
+}
+
+fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path).and_then(|()| sync_folder(path)) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.with_context(|| path.display().to_string()),
+    }
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_state_of_the_files_has_one_meaning() {
+        let key = |name: char| Some(Fingerprint::of(name.to_string().as_bytes()));
+        let found = |names: &str| {
+            let mut names = names.chars().map(|name| if name == '-' { None } else { key(name) });
+            Found {
+                certificate: names.next().unwrap(),
+                key: names.next().unwrap(),
+                next_certificate: names.next().unwrap(),
+                next_key: names.next().unwrap(),
+            }
+        };
+        for (names, meaning) in [
+            // Certificate, key, next certificate, next key, each by whose key it is.
+            ("aa--", Meaning::Settled),
+            ("aa-b", Meaning::KeyWaits),
+            ("aabb", Meaning::NextIsWhole),
+            ("abb-", Meaning::KeyReplaced),
+            ("bb--", Meaning::Settled),
+            // Not left by any step, but by people.
+            ("aab-", Meaning::Settled),
+            ("aaa-", Meaning::Settled),
+            ("aabc", Meaning::KeyWaits),
+            ("abbb", Meaning::KeyReplaced),
+            ("ab--", Meaning::Mixed),
+            ("abcc", Meaning::Mixed),
+            ("abc-", Meaning::Mixed),
+            ("a-bb", Meaning::Mixed),
+            ("-abb", Meaning::Mixed),
+            ("-bb-", Meaning::KeyReplaced),
+            ("----", Meaning::Mixed),
+        ] {
+            assert_eq!(found(names).meaning(), meaning, "{names}");
+        }
+    }
+
+    #[test]
+    fn a_switch_keeps_the_old_pair_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let texts = [("c", "old"), ("k", "old key"), ("c.next", "new"), ("k.next", "new key")];
+        for (name, text) in texts {
+            fs::write(path(name), text).unwrap();
+        }
+        let files = PairFiles::new(&path("c"), &path("k")).unwrap();
+        files.begin_switch().unwrap();
+        assert!(files.is_switching());
+        files.switch().unwrap();
+        files.end_switch().unwrap();
+        let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+        assert_eq!([read("c"), read("k")], ["new", "new key"]);
+        assert_eq!([read("c.previous"), read("k.previous")], ["old", "old key"]);
+        let mode = path("k.previous").metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, SECRET);
+        assert!(!files.is_switching());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        fs::write(&path, "").unwrap();
+        let files = PairFiles::new(&path, &path).unwrap();
+        let alone = files.lock().unwrap();
+        let second = format!("{:#}", files.lock().unwrap_err());
+        assert!(second.contains("another `estd client renew`"), "{second}");
+        drop(alone);
+        files.lock().unwrap();
+    }
+}

@@ -1,0 +1,349 @@
+//! `estd client renew`: renews a device's certificate in its place, when the server wants it.
+//!
+//! Whatever it had begun when it was stopped, it ends at its next start: [`super::pair`] says how.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use aws_lc_rs::rand::SystemRandom;
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use super::client::{ServerArgs, request, told};
+use super::pair::{Meaning, PairFiles};
+use super::{Global, output};
+use crate::client::{
+    ClientError, Draw, EstClient, Identity, RenewalInfo, Window, back_off, poll_again,
+};
+use crate::clock::UnixTime;
+use crate::keys::SigningKey;
+use crate::pki::{self, Certificate};
+
+#[derive(clap::Args)]
+pub(super) struct Renew {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// The device's certificate, PEM; the new one takes its place
+    #[arg(long, value_name = "FILE")]
+    cert: PathBuf,
+    /// Its key, PEM; the new one (P-256) takes its place
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Go on for ever: wait for the time, renew, wait for the next
+    #[arg(long)]
+    watch: bool,
+    /// What to run by `sh -c` when a new pair is in place, with `ESTD_CERT` and `ESTD_KEY`
+    #[arg(long, value_name = "COMMAND")]
+    on_renewed: Option<String>,
+}
+
+/// One device's pair, and the server that renews it.
+struct Renewal {
+    args: Renew,
+    files: PairFiles,
+    random: SystemRandom,
+}
+
+/// What one look came to.
+enum Look {
+    /// A new pair is in place.
+    Renewed(Box<Certificate>),
+    /// It is too early.
+    TooEarly(Box<Outlook>),
+}
+
+/// When a certificate is renewed.
+struct Outlook {
+    certificate: Certificate,
+    window: Window,
+    moment: UnixTime,
+    /// What the server said, or that its word was not to be had.
+    said: Said,
+}
+
+/// What the server says of when to renew.
+enum Said {
+    Window(RenewalInfo),
+    Nothing,
+    NotNow(ClientError),
+}
+
+impl Renew {
+    pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
+        let files = PairFiles::new(&self.cert, &self.key)?;
+        // What can never work is told at once, in a service too.
+        self.server.client(None)?;
+        files.settle()?;
+        let renewal = Renewal { args: self, files, random: SystemRandom::new() };
+        if renewal.args.watch {
+            return renewal.watch(global).await;
+        }
+        let look = renewal.look(Draw::new(&renewal.random)?).await?;
+        if global.json {
+            return output::json(&look.to_json());
+        }
+        output::line(&look.to_text())
+    }
+}
+
+impl Renewal {
+    /// Looks again and again, until a signal says to end.
+    async fn watch(&self, global: &Global) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        tokio::select! {
+            ended = self.go_on(global) => ended,
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    }
+
+    async fn go_on(&self, global: &Global) -> anyhow::Result<()> {
+        let mut draw = Draw::new(&self.random)?;
+        // How many looks in a row came to something else than that it is too early. A server that
+        // wants every new certificate renewed at once is not obeyed faster than one that is away.
+        let mut hasty = 0_u32;
+        loop {
+            let looked = self.look(draw).await;
+            let chance = Draw::new(&self.random)?;
+            hasty = match &looked {
+                Ok(Look::TooEarly(outlook)) if outlook.is_of_the_server() => 0,
+                Err(why) if waits(why) => 1,
+                _ => hasty.saturating_add(1),
+            };
+            let seconds = match &looked {
+                Ok(Look::TooEarly(outlook)) => outlook.pause(hasty, chance),
+                Ok(Look::Renewed(_)) => back_off(hasty, None, chance),
+                Err(why) => {
+                    back_off(hasty, client_error(why).and_then(ClientError::retry_after), chance)
+                }
+            };
+            match looked {
+                Ok(look) => {
+                    if matches!(look, Look::Renewed(_)) {
+                        draw = chance;
+                    }
+                    let line = || look.to_json().to_string();
+                    output::line(&if global.json { line() } else { look.to_text() })?;
+                }
+                Err(why) => {
+                    eprintln!("estd: {}; tries again in {seconds} s", super::explain(&why));
+                }
+            }
+            sleep(Duration::from_secs(seconds)).await;
+        }
+    }
+
+    /// Ends what was begun; else asks the server, and renews if it is time.
+    async fn look(&self, draw: Draw) -> anyhow::Result<Look> {
+        let _alone = self.files.lock()?;
+        if let Some(renewed) = self.finish().await? {
+            return Ok(Look::Renewed(Box::new(renewed)));
+        }
+        let present = self.files.present()?;
+        let outlook = self.outlook(&present, draw).await?;
+        if UnixTime::now() < outlook.moment {
+            return Ok(Look::TooEarly(Box::new(outlook)));
+        }
+        self.obtain(&present).await?;
+        let renewed = self.finish().await?.context("the new pair is gone from its place")?;
+        Ok(Look::Renewed(Box::new(renewed)))
+    }
+
+    async fn outlook(&self, present: &Identity, draw: Draw) -> anyhow::Result<Outlook> {
+        let certificate = present.certificate.clone();
+        let validity = certificate.validity();
+        let said = match ask(&self.client(present)?, &certificate).await {
+            Ok(Some(info)) => match info.window.within(validity) {
+                Some(window) => Said::Window(RenewalInfo { window, ..info }),
+                None => Said::Nothing,
+            },
+            Ok(None) => Said::Nothing,
+            // Who is refused here is refused a new certificate too.
+            Err(why) if why.is_refusal() => return Err(why.into()),
+            Err(why) => Said::NotNow(why),
+        };
+        let window = match &said {
+            Said::Window(info) => info.window,
+            Said::Nothing | Said::NotNow(_) => Window::of_lifetime(validity),
+        };
+        Ok(Outlook { moment: window.moment(draw), certificate, window, said })
+    }
+
+    /// Has the next certificate issued and writes it beside the one in use. Its key is on disk before
+    /// the server knows of it.
+    async fn obtain(&self, present: &Identity) -> anyhow::Result<()> {
+        let key = match self.files.settle()? {
+            Meaning::KeyWaits => self.files.waiting_key()?,
+            _ => {
+                let key = SigningKey::generate(&self.random)?;
+                self.files.keep_next_key(&key)?;
+                key
+            }
+        };
+        let request = self.request(&present.certificate, &key)?;
+        let answered = self.client(present)?.connect().await?.reenroll(&request).await;
+        let issued = match answered {
+            Err(why @ ClientError::Waiting { .. }) => {
+                let pem = pki::to_pem("CERTIFICATE REQUEST", &request)?;
+                self.files.keep_waiting_request(&pem)?;
+                return Err(why.into());
+            }
+            // A definite no to this request: nothing was issued for the key, nor will be.
+            Err(why @ ClientError::Status { status: 400 | 403, .. }) => {
+                self.files.drop_next_key()?;
+                return Err(why.into());
+            }
+            other => other?,
+        };
+        ensure!(
+            issued.public_key() == key.public_key(),
+            "the server has issued a certificate for another key than that of the request"
+        );
+        self.files.keep_next_certificate(&pki::to_pem("CERTIFICATE", issued.der())?)
+    }
+
+    /// The request for this key: that which waits for an operator, or a new one.
+    fn request(&self, certificate: &Certificate, key: &SigningKey) -> anyhow::Result<Vec<u8>> {
+        match self.files.waiting_request() {
+            Some(waiting)
+                if waiting.public_key() == key.public_key()
+                    && waiting.subject() == certificate.subject() =>
+            {
+                Ok(waiting.der().to_vec())
+            }
+            _ => request(certificate, key, None, &self.random),
+        }
+    }
+
+    /// Puts the next pair in place, if it is whole, and tells whoever uses it. Gives the certificate
+    /// if one was put in place, now or before this was stopped.
+    async fn finish(&self) -> anyhow::Result<Option<Certificate>> {
+        if self.files.settle()? == Meaning::NextIsWhole {
+            if !self.files.is_switching() {
+                self.prove().await?;
+                self.files.begin_switch()?;
+            }
+            self.files.switch()?;
+        }
+        if !self.files.is_switching() {
+            return Ok(None);
+        }
+        self.tell().await;
+        self.files.end_switch()?;
+        Ok(Some(self.files.present()?.certificate))
+    }
+
+    /// Opens a session with the next pair. From then on the server may refuse the present one.
+    async fn prove(&self) -> anyhow::Result<()> {
+        let next = self.files.next()?;
+        match prove(&self.client(&next)?).await {
+            Err(why) if why.is_refusal() => {
+                self.files.set_next_aside()?;
+                Err(why).context("the server refuses the new certificate, which is put aside")
+            }
+            other => other.context("the new certificate is issued and not in place yet"),
+        }
+    }
+
+    /// Runs the command of `--on-renewed`. The new pair is in place whatever becomes of it.
+    async fn tell(&self) {
+        let Some(command) = &self.args.on_renewed else { return };
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(std::io::stderr());
+        shell.env("ESTD_CERT", self.files.certificate()).env("ESTD_KEY", self.files.key());
+        let failed = match spawn_blocking(move || shell.status()).await {
+            Ok(Ok(status)) if status.success() => return,
+            Ok(Ok(status)) => status.to_string(),
+            Ok(Err(why)) => why.to_string(),
+            Err(why) => why.to_string(),
+        };
+        eprintln!("estd: --on-renewed {command:?}: {failed}");
+    }
+
+    fn client(&self, identity: &Identity) -> anyhow::Result<EstClient> {
+        self.args.server.client(Some(identity))
+    }
+}
+
+async fn ask(
+    client: &EstClient,
+    certificate: &Certificate,
+) -> Result<Option<RenewalInfo>, ClientError> {
+    client.connect().await?.renewal_info(certificate).await
+}
+
+async fn prove(client: &EstClient) -> Result<(), ClientError> {
+    client.connect().await?.say_enrolled().await
+}
+
+fn client_error(why: &anyhow::Error) -> Option<&ClientError> {
+    why.chain().find_map(|cause| cause.downcast_ref())
+}
+
+/// Whether an operator must decide first. The server says how often to ask, for as long as that takes.
+fn waits(why: &anyhow::Error) -> bool {
+    matches!(client_error(why), Some(ClientError::Waiting { .. }))
+}
+
+impl Outlook {
+    /// Whether the server had an answer, and be it that it suggests nothing.
+    fn is_of_the_server(&self) -> bool {
+        !matches!(self.said, Said::NotNow(_))
+    }
+
+    /// In how many seconds to look again.
+    fn pause(&self, failures: u32, chance: Draw) -> u64 {
+        let retry_after = match &self.said {
+            Said::Window(info) => info.retry_after,
+            Said::Nothing => None,
+            Said::NotNow(why) => Some(back_off(failures, why.retry_after(), chance)),
+        };
+        poll_again(retry_after, UnixTime::now(), self.moment, chance)
+    }
+
+    fn reason(&self) -> String {
+        let lifetime = "after two thirds of its lifetime";
+        match &self.said {
+            Said::Window(_) => "as the server suggests".to_owned(),
+            Said::Nothing => format!("{lifetime}: the server suggests nothing"),
+            Said::NotNow(why) => format!("{lifetime}: {why}"),
+        }
+    }
+}
+
+impl Look {
+    fn to_text(&self) -> String {
+        match self {
+            Self::Renewed(new) => {
+                format!("renewed: {} until {}", new.subject(), new.validity().not_after)
+            }
+            Self::TooEarly(outlook) => {
+                let Outlook { certificate, window, moment, .. } = outlook.as_ref();
+                let (subject, Window { start, end }) = (certificate.subject(), window);
+                let reason = outlook.reason();
+                format!("{subject} is renewed at {moment}, between {start} and {end}, {reason}")
+            }
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Self::Renewed(new) => json!({ "renewed": true, "certificate": told(new) }),
+            Self::TooEarly(outlook) => {
+                let Outlook { certificate, window, moment, .. } = outlook.as_ref();
+                json!({
+                    "renewed": false,
+                    "certificate": told(certificate),
+                    "renews_at": moment,
+                    "window": { "start": window.start, "end": window.end },
+                    "reason": outlook.reason(),
+                })
+            }
+        }
+    }
+}
