@@ -115,6 +115,7 @@ impl Server {
             apply: apply(&follower),
             rotation_defaults: follower.config.rotation.clone(),
             est_public_port,
+            draining: draining.clone(),
             metrics,
         });
         let mut tasks = JoinSet::new();

@@ -13,6 +13,7 @@ mod health;
 mod held_requests;
 mod ota;
 mod role;
+mod rotation_events;
 mod rotations;
 mod selection;
 mod sightings;
@@ -28,6 +29,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::routing::{delete, get, post};
 
 pub use auth::AdminToken;
+use tokio::sync::watch;
 
 use crate::enrol::Enrolments;
 use crate::factory::RevocationLists;
@@ -62,6 +64,8 @@ pub struct Api {
     pub rotation_defaults: RotationDefaults,
     /// The port at which devices reach EST.
     pub est_public_port: u16,
+    /// Turns true when the server ends.
+    pub draining: watch::Receiver<bool>,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
 }
@@ -98,6 +102,7 @@ pub fn router(api: Api) -> Router {
                 .layer(DefaultBodyLimit::max(rotations::BODY_LIMIT)),
         )
         .route("/rotations/{id}", get(rotations::show))
+        .route("/rotations/{id}/events", get(rotation_events::follow))
         .route("/rotations/{id}/devices", get(rotations::devices))
         .route("/rotations/{id}/fioconfig", get(rotations::fioconfig))
         .route("/rotations/{id}/pause", post(rotations::pause))

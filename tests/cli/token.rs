@@ -40,6 +40,7 @@ const ROUTES: &[(&str, &str, Role)] = &[
     ("POST", "/v1/rotations", Role::Operator),
     ("GET", "/v1/rotations/{id}", Role::Viewer),
     ("GET", "/v1/rotations/{id}/devices", Role::Viewer),
+    ("GET", "/v1/rotations/{id}/events", Role::Viewer),
     ("GET", "/v1/rotations/{id}/fioconfig", Role::Viewer),
     ("POST", "/v1/rotations/{id}/pause", Role::Operator),
     ("POST", "/v1/rotations/{id}/resume", Role::Operator),

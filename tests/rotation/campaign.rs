@@ -219,6 +219,31 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Server-sent events: each change, until the rotation ends.
+    async fn a_rotation_is_followed_live(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 1).await;
+        start(&api, &off_the_line(&server, "certs-1")).await;
+        let rotate = async {
+            counts_become(&api, "certs-1", [0, 1, 0, 0, 0, 0]).await;
+            let new = server.rotate(&fleet[0]).await;
+            server.session(&new).await;
+        };
+        let events = format!("{ROTATIONS}/certs-1/events");
+        let (told, ()) = tokio::join!(api.get(&events), rotate);
+        assert!(told.head.contains("text/event-stream"), "{told:?}");
+        let events: Vec<serde_json::Value> = told
+            .body
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("data: "))
+            .map(|data| serde_json::from_str(data).unwrap())
+            .collect();
+        let states: Vec<_> = events.iter().map(|event| (event["state"].as_str().unwrap(), counts(event))).collect();
+        assert_eq!(states.last(), Some(&("finished", [0, 0, 0, 1, 0, 0])), "{states:?}");
+        assert!(states.len() > 1 && states[0].0 == "running", "{states:?}");
+        assert_eq!(api.get(&format!("{ROTATIONS}/none/events")).await.status, 404);
+        server.stop().await;
+    }
+
     async fn the_same_request_starts_one_rotation(backend: Backend) {
         let (server, api, _) = fleet(backend, 2).await;
         let mut asked = off_the_line(&server, "certs-1");
