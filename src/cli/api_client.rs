@@ -89,10 +89,10 @@ impl ApiClient {
             .header(CONTENT_TYPE, "application/json");
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let request = request.body(Full::from(Bytes::from(body)))?;
-        let mut sender = client::open_plain(&self.host)
+        let mut http = client::open_plain(&self.host)
             .await
             .context("is the server running? (`estd serve`; or say where by --url)")?;
-        Ok(client::exchange(&mut sender, request).await?)
+        Ok(client::exchange(&mut http, request).await?)
     }
 
     /// The answer's JSON, or why it is none.

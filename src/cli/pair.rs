@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use zeroize::Zeroizing;
 
 use super::client::{first, private_key};
@@ -76,7 +76,9 @@ impl PairFiles {
     /// The pair in these two files. Symbolic links stay: what they lead to is replaced.
     pub(super) fn new(certificate: &Path, key: &Path) -> anyhow::Result<Self> {
         let place = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
-        Ok(Self { certificate: place(certificate)?, key: place(key)? })
+        let (certificate, key) = (place(certificate)?, place(key)?);
+        ensure!(certificate != key, "{}: certificate and key must be two files", key.display());
+        Ok(Self { certificate, key })
     }
 
     pub(super) fn certificate(&self) -> &Path {
@@ -347,9 +349,11 @@ mod tests {
     #[test]
     fn one_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("k");
-        fs::write(&path, "").unwrap();
-        let files = PairFiles::new(&path, &path).unwrap();
+        let [certificate, key] = ["c", "k"].map(|name| folder.path().join(name));
+        fs::write(&certificate, "").unwrap();
+        fs::write(&key, "").unwrap();
+        assert!(PairFiles::new(&key, &key).is_err());
+        let files = PairFiles::new(&certificate, &key).unwrap();
         let alone = files.lock().unwrap();
         let second = format!("{:#}", files.lock().unwrap_err());
         assert!(second.contains("another `estd client renew`"), "{second}");

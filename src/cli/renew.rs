@@ -77,7 +77,9 @@ impl Renew {
         let files = PairFiles::new(&self.cert, &self.key)?;
         // What can never work is told at once, in a service too.
         self.server.client(None)?;
+        let alone = files.lock()?;
         files.settle()?;
+        drop(alone);
         let renewal = Renewal { args: self, files, random: SystemRandom::new() };
         if renewal.args.watch {
             return renewal.watch(global).await;
@@ -163,8 +165,7 @@ impl Renewal {
                 None => Said::Nothing,
             },
             Ok(None) => Said::Nothing,
-            // Who is refused here is refused a new certificate too.
-            Err(why) if why.is_refusal() => return Err(why.into()),
+            // Even a refusal: whether the certificate can be renewed is told by the request for that.
             Err(why) => Said::NotNow(why),
         };
         let window = match &said {

@@ -2,19 +2,20 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
-use super::http::{self, Answer};
+use super::http::{self, Answer, HttpConnection};
 use super::trust::tls_config;
 use super::{ClientError, exchange};
 use crate::pki::{Certificate, from_est_text, read_certs_only, to_est_text};
@@ -22,6 +23,7 @@ use crate::pki::{Certificate, from_est_text, read_certs_only, to_est_text};
 const DEFAULT_PATH: &str = "/.well-known/est";
 const ENROLL_STATUS_PATH: &str = "/.well-known/brski/enrollstatus";
 const HTTPS_PORT: u16 = 443;
+const CONNECT_TIMEOUT: Duration = Duration::from_mins(1);
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
 /// A certificate and its private key, in DER of any kind that TLS can use.
@@ -51,7 +53,7 @@ pub struct EstClient {
 /// A connection that is open.
 pub struct Connection {
     client: EstClient,
-    sender: SendRequest<Full<Bytes>>,
+    http: HttpConnection,
     channel_binding: Option<[u8; 32]>,
 }
 
@@ -92,8 +94,13 @@ impl EstClient {
     /// Opens a connection.
     ///
     /// # Errors
-    /// When the server cannot be reached or authenticated.
+    /// When the server cannot be reached or authenticated, or takes too long.
     pub async fn connect(&self) -> Result<Connection, ClientError> {
+        let opened = timeout(CONNECT_TIMEOUT, self.open()).await;
+        opened.map_err(|_elapsed| ClientError::Timeout)?
+    }
+
+    async fn open(&self) -> Result<Connection, ClientError> {
         let host = format!("{}:{}", self.host, self.port);
         let failed = |source| ClientError::Connection { host: host.clone(), source };
         let stream = match self.connect_to {
@@ -113,8 +120,8 @@ impl EstClient {
         let exported =
             || connection.export_keying_material([0; 32], EXPORTER_LABEL, Some(&[])).ok();
         let channel_binding = if tls13 { exported() } else { None };
-        let sender = http::open(stream).await?;
-        Ok(Connection { client: self.clone(), sender, channel_binding })
+        let http = http::open(stream).await?;
+        Ok(Connection { client: self.clone(), http, channel_binding })
     }
 }
 
@@ -201,6 +208,6 @@ impl Connection {
         }
         let body = body.map(|(_, text)| text).unwrap_or_default();
         let request = request.body(Full::from(Bytes::from(body))).map_err(unusable)?;
-        exchange(&mut self.sender, request).await
+        exchange(&mut self.http, request).await
     }
 }

@@ -10,6 +10,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::ClientError;
@@ -56,22 +57,27 @@ impl Answer {
     }
 }
 
+/// A connection that is open for one exchange after the other.
+pub struct HttpConnection {
+    requests: SendRequest<Full<Bytes>>,
+    /// What drives it; it tells why it has ended.
+    driver: Option<JoinHandle<Result<(), hyper::Error>>>,
+}
+
 /// Speaks HTTP on an open transport.
-pub(super) async fn open<T>(transport: T) -> Result<SendRequest<Full<Bytes>>, ClientError>
+pub(super) async fn open<T>(transport: T) -> Result<HttpConnection, ClientError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, connection) = http1::handshake(TokioIo::new(transport)).await?;
-    // Its errors reach the exchange that they interrupt.
-    tokio::spawn(connection);
-    Ok(sender)
+    let (requests, connection) = http1::handshake(TokioIo::new(transport)).await?;
+    Ok(HttpConnection { requests, driver: Some(tokio::spawn(connection)) })
 }
 
 /// Speaks HTTP, without TLS, to `host` (a name or address with its port).
 ///
 /// # Errors
 /// When the server cannot be reached.
-pub async fn open_plain(host: &str) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+pub async fn open_plain(host: &str) -> Result<HttpConnection, ClientError> {
     let stream = TcpStream::connect(host)
         .await
         .map_err(|source| ClientError::Connection { host: host.to_owned(), source })?;
@@ -83,19 +89,44 @@ pub async fn open_plain(host: &str) -> Result<SendRequest<Full<Bytes>>, ClientEr
 /// # Errors
 /// When the exchange breaks off, takes too long, or the answer is too large.
 pub async fn exchange(
-    sender: &mut SendRequest<Full<Bytes>>,
+    http: &mut HttpConnection,
     request: Request<Full<Bytes>>,
 ) -> Result<Answer, ClientError> {
     let answered = async {
-        sender.ready().await?;
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|why| {
-            match why.downcast::<hyper::Error>() {
-                Ok(why) => ClientError::Exchange(*why),
-                Err(_) => ClientError::AnswerTooLarge(ANSWER_LIMIT),
-            }
-        })?;
-        Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+        match send(&mut http.requests, request).await {
+            Err(ClientError::Exchange(why)) => Err(http.cause(why).await),
+            other => other,
+        }
     };
     timeout(ANSWER_TIMEOUT, answered).await.map_err(|_elapsed| ClientError::Timeout)?
+}
+
+async fn send(
+    requests: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, ClientError> {
+    requests.ready().await?;
+    let (head, body) = requests.send_request(request).await?.into_parts();
+    let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|why| match why
+        .downcast::<hyper::Error>()
+    {
+        Ok(why) => ClientError::Exchange(*why),
+        Err(_) => ClientError::AnswerTooLarge(ANSWER_LIMIT),
+    })?;
+    Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
+}
+
+impl HttpConnection {
+    /// Why an exchange broke off: of a connection that had ended before it, by a TLS alert for
+    /// instance, it tells only that it has ended.
+    async fn cause(&mut self, why: hyper::Error) -> ClientError {
+        let tells_nothing = why.is_closed() || why.is_canceled();
+        let Some(driver) = self.driver.take().filter(|_| tells_nothing) else {
+            return why.into();
+        };
+        match driver.await {
+            Ok(Err(cause)) => cause.into(),
+            _ => why.into(),
+        }
+    }
 }

@@ -9,7 +9,7 @@ mod trust;
 
 pub use connection::{Connection, EstClient, Identity};
 pub use error::ClientError;
-pub use http::{Answer, exchange, open_plain};
+pub use http::{Answer, HttpConnection, exchange, open_plain};
 pub use renewal::{Draw, Window, back_off, poll_again};
 pub use renewal_info::RenewalInfo;
 pub use trust::public_key;

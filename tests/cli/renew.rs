@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use estd::clock::UnixTime;
@@ -14,6 +15,7 @@ use estd::model::{FactoryName, HostName, RenewalWindow};
 use estd::pki::{Certificate, Extension, Serial, Template, Validity, to_pem};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -245,6 +247,28 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Wherever it is, it goes on from there; and nothing that it does looks like a clone.
+    async fn killed_at_any_moment_it_ends_what_it_began(backend: Backend) {
+        let server = TestServer::start(backend).await;
+        for milliseconds in (0..60).step_by(4) {
+            reset(&server).await;
+            let device = due(&server);
+            let field = Field::new(&server, &device);
+            let mut agent = Agent::start(&field, &[]);
+            std::thread::sleep(Duration::from_millis(milliseconds));
+            agent.0.kill().unwrap();
+            agent.0.wait().unwrap();
+            field.renew(&[]).success();
+            assert_ne!(field.pair(), device.certificate);
+            let states = server.states("device-1").await;
+            let (last, before) = states.split_last().unwrap();
+            assert_eq!(last, "current", "{states:?}");
+            assert!(before.iter().all(|state| state == "superseded"), "{states:?}");
+        }
+        assert_eq!(server.refusals().await, Vec::<String>::new());
+        server.stop().await;
+    }
+
     async fn a_refused_request_changes_nothing(backend: Backend) {
         let server = TestServer::start(backend).await;
         let device = due(&server);
@@ -281,6 +305,23 @@ async fn reset(server: &TestServer) {
     server.sql("DELETE FROM enrolment").await;
     server.sql("DELETE FROM credential").await;
     server.sql("DELETE FROM device").await;
+}
+
+/// A TLS alert says it too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pair_that_ends_the_handshake_is_put_aside() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let device = server.device("device-1");
+    let expired = valid_for(&server.factory_line, -2 * DAY, -DAY);
+    let stranger = valid_for(&authority(), 0, DAY);
+    for next in [expired, stranger] {
+        let field = Field::new(&server, &device);
+        field.put("c.next", "k.next", &next);
+        field.renew(&[]).refused("the server refuses the new certificate, which is put aside");
+        field.holds(&device);
+        assert!(field.renew(&[]).success().contains(" is renewed at "));
+    }
+    server.stop().await;
 }
 
 /// What the server has accepted is put in place without it.
@@ -353,7 +394,7 @@ async fn a_key_of_another_certificate_is_told_and_touched_by_nobody() {
     field.write("k", &other.key.to_pem().unwrap());
     for options in [&[][..], &["--watch"]] {
         field.renew(options).refused("k is not the key of");
-        assert_eq!(field.names().len(), 3);
+        assert_eq!(field.names().len(), 4, "the pair, the root and the lock");
     }
     field.write("k", "no key");
     field.renew(&[]).refused("k: there is no private key in PEM in it");
@@ -393,7 +434,7 @@ async fn without_renewal_info_two_thirds_of_the_lifetime_count() {
     let root = authority();
     let unavailable = "503 Service Unavailable\r\nRetry-After: 5";
     for status in ["404 Not Found", "501 Not Implemented", "500 Internal Server Error"] {
-        let url = canned(&root, status, unavailable).await;
+        let url = canned(&root, &[status], unavailable).await;
         let field = Field::at(&url, &root, &valid_for(&root, -60 * DAY, 40 * DAY));
         let told = field.renew(&["--json"]).json();
         assert_eq!(told["renewed"], false);
@@ -440,13 +481,40 @@ async fn watch_renews_when_the_window_comes() {
     assert!(window.start.0 <= told_at, "{told_at} is before {}", window.start.0);
     assert_ne!(field.pair(), device.certificate);
     let lines = agent.stop().await;
-    let lines: Vec<serde_json::Value> =
-        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["renewed"], false);
     assert_eq!(lines.last().unwrap()["renewed"], true);
     assert_eq!(server.states("device-1").await, ["superseded", "current"]);
     assert_eq!(server.refusals().await, Vec::<String>::new());
     server.stop().await;
+}
+
+/// An operator may have paused the rotation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watch_asks_again_before_it_renews() {
+    let root = authority();
+    let window = |seconds: i64| {
+        let time = UnixTime::now().plus(seconds);
+        let body = json!({ "suggestedWindow": { "start": time, "end": time } });
+        format!("200 OK\r\nRetry-After: 3600\r\n\r\n{body}")
+    };
+    let gets = [window(2), window(100 * DAY)];
+    let url =
+        canned(&root, &gets.each_ref().map(String::as_str), "500 Internal Server Error").await;
+    let device = valid_for(&root, -DAY, 365 * DAY);
+    let field = Field::at(&url, &root, &device);
+    let agent = Agent::start(&field, &["--watch", "--json"]);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(field.read("log"), "", "it asked for nothing");
+    field.holds(&device);
+    let lines = agent.stop().await;
+    let moments: Vec<UnixTime> = lines
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|line| UnixTime::parse(line["renews_at"].as_str().unwrap()).unwrap())
+        .collect();
+    let [first, second] = moments[..] else { panic!("{lines}") };
+    assert!(second.0 - first.0 > 99 * DAY, "{lines}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -455,7 +523,7 @@ async fn watch_waits_as_long_as_the_server_says() {
     let (unavailable, waiting) = ("503 Service Unavailable", "202 Accepted");
     for (status, pause) in [(unavailable, 600), (waiting, 600), (unavailable, 5)] {
         let answer = format!("{status}\r\nRetry-After: {pause}");
-        let url = canned(&root, "404 Not Found", &answer).await;
+        let url = canned(&root, &["404 Not Found"], &answer).await;
         let field = Field::at(&url, &root, &valid_for(&root, -80 * DAY, 20 * DAY));
         let agent = Agent::start(&field, &["--watch"]);
         let log = eventually("the agent to fail", async || {
@@ -504,8 +572,9 @@ fn authority() -> Authority {
     Authority::root(&factory, UnixTime::now(), &SystemRandom::new()).unwrap()
 }
 
-/// A server that answers every GET by one status and every POST by another; gives its URL.
-async fn canned(root: &Authority, get: &str, post: &str) -> String {
+/// A server that answers one GET after the other by these (the last for ever), and every POST by that:
+/// status and headers, then the body if there is one; gives its URL.
+async fn canned(root: &Authority, gets: &[&str], post: &str) -> String {
     let random = SystemRandom::new();
     let key = SigningKey::generate(&random).unwrap();
     let host = HostName::parse(HOST).unwrap();
@@ -522,15 +591,21 @@ async fn canned(root: &Authority, get: &str, post: &str) -> String {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{HOST}:{}", socket.local_addr().unwrap().port());
-    let (get, post) = (get.to_owned(), post.to_owned());
+    let whole = |answer: &str| {
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer, ""));
+        format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    };
+    let (gets, post): (Vec<String>, String) =
+        (gets.iter().copied().map(whole).collect(), whole(post));
     tokio::spawn(async move {
+        let last = gets.last().unwrap();
+        let mut gets = gets.iter().chain(std::iter::repeat(last));
         while let Ok((stream, _)) = socket.accept().await {
             let Ok(mut stream) = acceptor.accept(stream).await else { continue };
             let mut buffer = [0; 8192];
             // One request of a client fits, and comes in one piece.
             while let Ok(1..) = stream.read(&mut buffer).await {
-                let status = if buffer.starts_with(b"GET") { &get } else { &post };
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                let answer = if buffer.starts_with(b"GET") { gets.next().unwrap() } else { &post };
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         }
