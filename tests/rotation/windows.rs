@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use data_encoding::BASE64URL_NOPAD;
 use estd::clock::UnixTime;
-use estd::pki::Certificate;
+use estd::pki::{Certificate, Fingerprint};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
-use crate::support::TestServer;
-use crate::{act, counts_become, fleet, line, off_the_line, on_both_ledgers, start};
+use crate::support::{Backend, TestServer};
+use crate::{act, counts_become, fleet, line, off_the_line, on_both_ledgers, start, state_becomes};
 
 /// The window that a device of the factory line is told, and how many seconds until it may ask again.
 async fn window(server: &TestServer, certificate: &Certificate) -> (UnixTime, UnixTime, i64) {
@@ -66,4 +67,65 @@ on_both_ledgers! {
         server.session(&new).await;
         server.stop().await;
     }
+}
+
+/// A herd: 50,000 devices that all ask now are told to come as the pace says, and not one faster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_herd_is_spread_as_the_pace_says() {
+    const DEVICES: i64 = 50_000;
+    const PER_MINUTE: i64 = 6_000;
+    let (server, api, _) = fleet(Backend::Sqlite, 1).await;
+    server.sql("UPDATE ledger_head SET last_id = 10000000").await;
+    server.sql(
+        "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, last_seen_at, \
+         device_group) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 50000) \
+         SELECT 100000 + n.i, factory.id, 'x-' || n.i, 0, 1, n.i % 977, 'herd' FROM n, factory",
+    )
+    .await;
+    server.sql(
+        "INSERT INTO credential (id, device_id, device_ca_id, state, sha256, public_key_sha256, \
+         certificate, recorded_at, serial, key_algorithm, not_after) \
+         SELECT id + 1000000, id, (SELECT MIN(id) FROM device_ca), 'current', \
+         CAST(printf('%032d', id) AS BLOB), x'', x'', 1, CAST(printf('%016d', id) AS BLOB), 'P-256', 1 \
+         FROM device WHERE device_group = 'herd'",
+    )
+    .await;
+    let asked = json!({
+        "id": "herd", "select": { "group": "herd" },
+        "pace": { "per_minute": PER_MINUTE, "begin": "2100-01-01" },
+    });
+    start(&api, &asked).await;
+    state_becomes(&api, "herd", "running").await;
+
+    let begin = UnixTime::parse("2100-01-01").unwrap();
+    let factory = server.factory;
+    let all: Vec<i64> = (100_001..=100_000 + DEVICES).collect();
+    let mut parts = JoinSet::new();
+    for part in all.chunks(10_000) {
+        let (part, ledger) = (part.to_vec(), server.ledger().clone());
+        parts.spawn(async move {
+            let mut minutes = Vec::new();
+            for id in part {
+                let sha256 = Fingerprint::from_bytes(format!("{id:032}").as_bytes()).unwrap();
+                let serial = format!("{id:016}");
+                let slot = ledger.slot_of(factory, sha256, serial.as_bytes()).await.unwrap();
+                let (rotation, slot) = slot.expect("every device has its slot");
+                let window = rotation.window(&slot, UnixTime::now()).unwrap();
+                minutes.push((window.start.0 - begin.0) / 60);
+            }
+            minutes
+        });
+    }
+    let mut by_minute = BTreeMap::<i64, i64>::new();
+    for minute in parts.join_all().await.concat() {
+        *by_minute.entry(minute).or_default() += 1;
+    }
+    let counts: Vec<_> = by_minute.values().copied().collect();
+    assert_eq!(counts.iter().sum::<i64>(), DEVICES);
+    assert_eq!(by_minute.keys().copied().collect::<Vec<_>>(), (0..=8).collect::<Vec<_>>());
+    // The clock has whole seconds: a second's devices may fall on either side of a minute.
+    let second = PER_MINUTE / 60;
+    assert!(counts.iter().all(|count| *count <= PER_MINUTE + second), "{counts:?}");
+    assert!(counts[..8].iter().all(|count| *count >= PER_MINUTE - second), "{counts:?}");
+    server.stop().await;
 }
