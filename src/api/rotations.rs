@@ -102,6 +102,15 @@ pub(super) struct Why {
     reason: String,
 }
 
+/// How a rotation goes on.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Resume {
+    reason: String,
+    /// Whether canaries that are still under way are waited for no more.
+    past_canaries: bool,
+}
+
 #[derive(Deserialize)]
 pub(super) struct RotationsQuery {
     before: Option<i64>,
@@ -306,9 +315,10 @@ pub(super) async fn resume(
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Path(id): Path<String>,
-    Json(why): Json<Why>,
+    Json(Resume { reason, past_canaries }): Json<Resume>,
 ) -> Result<Json<RotationView>, ApiError> {
-    act(&api, &principal, &query, &id, RotationAct::Resume, why).await
+    let resume = if past_canaries { RotationAct::ResumePastCanaries } else { RotationAct::Resume };
+    act(&api, &principal, &query, &id, resume, Why { reason }).await
 }
 
 pub(super) async fn abort(

@@ -93,9 +93,15 @@ on_both_ledgers! {
         let resumed = act(&api, "certs-1", "resume").await.json(200);
         assert_eq!(resumed["canaries_left"], 1);
         counts_become(&api, "certs-1", [1, 1, 0, 1, 0, 0]).await;
+        // The operator may also wait for it no more.
+        act(&api, "certs-1", "pause").await.json(200);
+        let resume = format!("{}/certs-1/resume", crate::ROTATIONS);
+        let past = api.post(&resume, &json!({ "past_canaries": true })).await.json(200);
+        assert_eq!(past["canaries_left"], 0);
+        counts_become(&api, "certs-1", [0, 2, 0, 1, 0, 0]).await;
         let second = server.rotate(canaries[1]).await;
         server.session(&second).await;
-        counts_become(&api, "certs-1", [0, 1, 0, 2, 0, 0]).await;
+        assert_eq!(counts(&status(&api, "certs-1").await), [0, 1, 0, 2, 0, 0]);
         server.stop().await;
     }
 

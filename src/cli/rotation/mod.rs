@@ -31,7 +31,13 @@ pub(super) enum Rotation {
     /// Give out no more slots for now
     Pause(Act),
     /// Go on after a pause, also after one that the rotation made by itself
-    Resume(Act),
+    Resume {
+        #[command(flatten)]
+        act: Act,
+        /// Wait no more for canaries that are still under way
+        #[arg(long)]
+        past_canaries: bool,
+    },
     /// End a rotation. What its devices were given stays good
     Abort(Act),
     /// Give the devices that failed another slot
@@ -66,10 +72,12 @@ impl Rotation {
             Self::Watch { id } => return watch::watch(global, &api, &id).await,
             Self::List => list(global, &api).await,
             Self::Show { id } => show(global, &api.get(&path(&id), &[]).await?),
-            Self::Pause(act) => act.run(global, &api, "pause").await,
-            Self::Resume(act) => act.run(global, &api, "resume").await,
-            Self::Abort(act) => act.run(global, &api, "abort").await,
-            Self::Retry(act) => act.run(global, &api, "retry").await,
+            Self::Pause(act) => act.run(global, &api, "pause", None).await,
+            Self::Resume { act, past_canaries } => {
+                act.run(global, &api, "resume", Some(("past_canaries", past_canaries))).await
+            }
+            Self::Abort(act) => act.run(global, &api, "abort", None).await,
+            Self::Retry(act) => act.run(global, &api, "retry", None).await,
             Self::Export { id, fioconfig: true, .. } => {
                 output::json(&api.get(&format!("{}/fioconfig", path(&id)), &[]).await?)
             }
@@ -80,9 +88,18 @@ impl Rotation {
 }
 
 impl Act {
-    async fn run(self, global: &Global, api: &ApiClient, act: &str) -> anyhow::Result<()> {
+    async fn run(
+        self,
+        global: &Global,
+        api: &ApiClient,
+        act: &str,
+        how: Option<(&str, bool)>,
+    ) -> anyhow::Result<()> {
         let path = format!("{}/{act}", path(&self.id));
-        let rotation = api.post(&path, json!({ "reason": self.reason })).await?;
+        let said = how.map(|(key, said)| (key, Value::Bool(said)));
+        let said = said.into_iter().chain([("reason", Value::String(self.reason))]);
+        let body = said.map(|(key, value)| (key.to_owned(), value)).collect();
+        let rotation = api.post(&path, Value::Object(body)).await?;
         if global.json {
             return output::json(&rotation);
         }

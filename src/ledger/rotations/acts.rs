@@ -53,6 +53,10 @@ impl Ledger {
             rotation.outcomes.clear();
             rotation.canaries_left = open_canaries(&mut transaction, &rotation).await?;
         }
+        if act == RotationAct::ResumePastCanaries {
+            rotation.outcomes.clear();
+            rotation.canaries_left = 0;
+        }
         enter(&mut rotation, after, reason);
         write(&mut transaction, &rotation).await?;
         transaction.note(change(factory, actor, act.as_str(), name.to_string(), reason.to_owned()));

@@ -112,7 +112,7 @@ impl RotationState {
             (Self::Running, RotationAct::Pause) | (Self::Paused, RotationAct::Retry) => {
                 Some(Self::Paused)
             }
-            (Self::Paused, RotationAct::Resume)
+            (Self::Paused, RotationAct::Resume | RotationAct::ResumePastCanaries)
             | (Self::Running | Self::Finished, RotationAct::Retry) => Some(Self::Running),
             (Self::Preparing | Self::Running | Self::Paused, RotationAct::Abort) => {
                 Some(Self::Aborted)
@@ -127,8 +127,10 @@ impl RotationState {
 pub enum RotationAct {
     /// Give out no more slots for now.
     Pause,
-    /// Go on, also beyond canaries that failed.
+    /// Go on. Canaries that are still under way are waited for.
     Resume,
+    /// Go on, and wait for no canary any more.
+    ResumePastCanaries,
     /// End it. What devices were given stays good.
     Abort,
     /// Give its failed devices another slot.
@@ -140,7 +142,7 @@ impl RotationAct {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pause => "pause-rotation",
-            Self::Resume => "resume-rotation",
+            Self::Resume | Self::ResumePastCanaries => "resume-rotation",
             Self::Abort => "abort-rotation",
             Self::Retry => "retry-rotation",
         }
