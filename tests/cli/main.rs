@@ -13,6 +13,7 @@
 mod support;
 
 mod api;
+mod audit;
 mod bootstrap;
 mod client;
 mod configuration;
