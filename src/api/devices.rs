@@ -11,8 +11,7 @@ use super::Api;
 use super::auth::Principal;
 use super::error::ApiError;
 use super::role::{Operator, Viewer};
-use super::selection::FactoryQuery;
-use crate::clock::UnixTime;
+use super::selection::{FactoryQuery, time};
 use crate::ledger::{DevicePage, DeviceStory, InventoryFilter};
 use crate::model::{Allowance, DeviceName, FactoryTrust};
 use crate::pki::Fingerprint;
@@ -43,19 +42,11 @@ impl InventoryQuery {
                 ApiError::not_found("this Factory has no Device CA with that serial number")
             })
         });
-        let time = |key: &str, text: &Option<String>| {
-            text.as_deref().map(|text| {
-                UnixTime::parse(text).ok_or_else(|| {
-                    let why = format!("{key} must be a time in RFC 3339, or a date");
-                    ApiError::new(StatusCode::BAD_REQUEST, why)
-                })
-            })
-        };
         Ok(InventoryFilter {
             device_ca: device_ca.transpose()?,
-            expires_before: time("expires_before", &self.expires_before).transpose()?,
+            expires_before: time("expires_before", self.expires_before.as_deref())?,
             key_algorithm: self.key_algorithm.clone(),
-            silent_since: time("silent_since", &self.silent_since).transpose()?,
+            silent_since: time("silent_since", self.silent_since.as_deref())?,
             group: self.group.clone(),
             pending: self.pending,
         })

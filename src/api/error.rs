@@ -108,7 +108,10 @@ pub(super) async fn not_found() -> ApiError {
 
 impl From<LedgerError> for ApiError {
     fn from(why: LedgerError) -> Self {
-        Self::unavailable(&why)
+        match why {
+            LedgerError::Nul => Self::bad_request(why),
+            LedgerError::Database(_) | LedgerError::Corrupt(_) => Self::unavailable(&why),
+        }
     }
 }
 

@@ -1,10 +1,12 @@
-//! Which Factory a request is about: `?factory=NAME`, or the only one.
+//! What the query of a request selects: the Factory, by `?factory=NAME` or because it is the only one;
+//! a time.
 
 use serde::Deserialize;
 
 use super::Api;
 use super::auth::Principal;
 use super::error::ApiError;
+use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::model::FactoryTrust;
 
@@ -55,6 +57,16 @@ impl FactoryQuery {
         }
         self.select(principal, active).map(Some)
     }
+}
+
+/// The time that the parameter `key` says: RFC 3339, or a date, which begins at 0 h UTC.
+pub(super) fn time(key: &str, text: Option<&str>) -> Result<Option<UnixTime>, ApiError> {
+    let read = |text| {
+        UnixTime::parse(text).ok_or_else(|| {
+            ApiError::bad_request(format!("{key} must be a time in RFC 3339, or a date"))
+        })
+    };
+    text.map(read).transpose()
 }
 
 impl Api {

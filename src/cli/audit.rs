@@ -3,34 +3,64 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use clap::builder::PossibleValuesParser;
 use serde_json::Value;
 
 use super::api_client::ApiClient;
 use super::{Global, output};
+use crate::model::audit::Outcome;
 
 #[derive(Subcommand)]
 pub(super) enum Audit {
     /// List the latest decisions, newest first
-    List {
-        /// How many
-        #[arg(long, default_value_t = 50)]
-        limit: u32,
-        /// Only rows numbered below this
-        #[arg(long, value_name = "NUMBER")]
-        before: Option<i64>,
-    },
+    List(Wanted),
     /// Check that no row was edited, removed or moved
     Verify,
+}
+
+/// Which rows; all conditions must hold.
+#[derive(clap::Args)]
+pub(super) struct Wanted {
+    /// How many
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Only rows numbered below this
+    #[arg(long, value_name = "NUMBER")]
+    before: Option<i64>,
+    /// Only this action, for instance simplereenroll
+    #[arg(long)]
+    action: Option<String>,
+    /// Only what was about this, for instance a device
+    #[arg(long)]
+    subject: Option<String>,
+    /// Only what went so
+    #[arg(long, value_parser = PossibleValuesParser::new(Outcome::ALL.map(Outcome::as_str)))]
+    outcome: Option<String>,
+    /// Only what was decided then or later: a date, or a time in RFC 3339
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+}
+
+impl Wanted {
+    fn query(self) -> Vec<(&'static str, String)> {
+        let conditions = [
+            ("before", self.before.map(|number| number.to_string())),
+            ("action", self.action),
+            ("subject", self.subject),
+            ("outcome", self.outcome),
+            ("since", self.since),
+        ];
+        let conditions = conditions.into_iter().filter_map(|(key, value)| Some((key, value?)));
+        conditions.chain([("limit", self.limit.to_string())]).collect()
+    }
 }
 
 impl Audit {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         let api = ApiClient::new(global)?;
         match self {
-            Self::List { limit, before } => {
-                let mut query = vec![("limit", limit.to_string())];
-                query.extend(before.map(|before| ("before", before.to_string())));
-                list(global, &api.get("audit", &query).await?)?;
+            Self::List(wanted) => {
+                list(global, &api.get("audit", &wanted.query()).await?)?;
                 Ok(ExitCode::SUCCESS)
             }
             Self::Verify => verify(global, &api.get("audit/verification", &[]).await?),

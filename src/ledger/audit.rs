@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::database::{Row, Statement};
+use super::database::{Row, Statement, Value};
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::FactoryId;
@@ -31,6 +31,23 @@ pub struct AuditRow {
     pub code: String,
     /// What else a reader should know.
     pub detail: String,
+}
+
+/// Which rows of the audit log are wanted; all conditions must hold. Without any: all.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    /// About this Factory.
+    pub factory: Option<FactoryId>,
+    /// Numbered below this.
+    pub before: Option<i64>,
+    /// Of this action, for instance `simplereenroll`.
+    pub action: Option<String>,
+    /// About this device or Device CA, as [`AuditRow::subject`] says it.
+    pub subject: Option<String>,
+    /// That went so.
+    pub outcome: Option<Outcome>,
+    /// Taken then or later.
+    pub since: Option<UnixTime>,
 }
 
 /// Where the audit log is not what was written.
@@ -97,28 +114,21 @@ impl Ledger {
         Ok(PkiHistory { created: found.pop().flatten(), updated })
     }
 
-    /// Rows of the audit log, newest first, `limit` at most, those numbered below `before`; of one
-    /// Factory only, if one is named.
+    /// Rows of the audit log, newest first, `limit` at most.
     ///
     /// # Errors
     /// When the ledger fails.
     pub async fn audit_rows(
         &self,
-        factory: Option<FactoryId>,
-        before: Option<i64>,
+        filter: &AuditFilter,
         limit: u32,
     ) -> Result<Vec<AuditRow>, LedgerError> {
         let select = Statement::new(
             "SELECT number, at, factory_id, actor, action, subject, outcome, code, detail \
-             FROM audit WHERE number < $1",
-        )
-        .bind(before.unwrap_or(i64::MAX))
-        .bind(i64::from(limit));
-        let select = match factory {
-            Some(factory) => select.then(" AND factory_id = $3").bind(factory.0),
-            None => select,
-        };
-        let select = select.then(" ORDER BY number DESC LIMIT $2");
+             FROM audit WHERE number < ",
+        );
+        let select = filter.narrow(select.value(filter.before.unwrap_or(i64::MAX)));
+        let select = select.then(" ORDER BY number DESC LIMIT ").value(i64::from(limit));
         self.database.rows(select).await?.iter().map(audit_row).collect()
     }
 
@@ -161,6 +171,22 @@ impl Ledger {
             return Ok(Err(ChainFault::Changed(number)));
         }
         Ok(Ok(total))
+    }
+}
+
+impl AuditFilter {
+    fn narrow(&self, select: Statement) -> Statement {
+        let conditions: [(&str, Option<Value>); 5] = [
+            ("factory_id =", self.factory.map(|FactoryId(id)| id.into())),
+            ("action =", self.action.as_deref().map(Value::from)),
+            ("subject =", self.subject.as_deref().map(Value::from)),
+            ("outcome =", self.outcome.map(|outcome| outcome.as_str().into())),
+            ("at >=", self.since.map(|UnixTime(since)| since.into())),
+        ];
+        conditions.into_iter().fold(select, |select, (condition, value)| match value {
+            Some(value) => select.then(" AND ").then(condition).then(" ").value(value),
+            None => select,
+        })
     }
 }
 

@@ -45,6 +45,11 @@ pub(super) struct Statement {
     values: Vec<Value>,
 }
 
+/// PostgreSQL's text holds no NUL character; so SQLite's shall hold none either.
+#[derive(Debug, thiserror::Error)]
+#[error("text with a NUL character")]
+pub(super) struct NulInText;
+
 pub(super) enum Value {
     Integer(Option<i64>),
     Text(Option<String>),
@@ -126,11 +131,11 @@ impl Database {
     pub(super) async fn rows(&self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
         Ok(match self {
             Self::Sqlite { readers, .. } => {
-                let rows = statement.into_sqlite().fetch_all(readers).await?;
+                let rows = statement.into_sqlite()?.fetch_all(readers).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(pool) => {
-                let rows = statement.into_postgres().fetch_all(pool).await?;
+                let rows = statement.into_postgres()?.fetch_all(pool).await?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -156,9 +161,9 @@ impl Database {
 impl Transaction {
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, sqlx::Error> {
         Ok(match self {
-            Self::Sqlite(tx) => statement.into_sqlite().execute(&mut **tx).await?.rows_affected(),
+            Self::Sqlite(tx) => statement.into_sqlite()?.execute(&mut **tx).await?.rows_affected(),
             Self::Postgres(tx) => {
-                statement.into_postgres().execute(&mut **tx).await?.rows_affected()
+                statement.into_postgres()?.execute(&mut **tx).await?.rows_affected()
             }
         })
     }
@@ -166,11 +171,11 @@ impl Transaction {
     pub(super) async fn rows(&mut self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
         Ok(match self {
             Self::Sqlite(tx) => {
-                let rows = statement.into_sqlite().fetch_all(&mut **tx).await?;
+                let rows = statement.into_sqlite()?.fetch_all(&mut **tx).await?;
                 rows.into_iter().map(Row::Sqlite).collect()
             }
             Self::Postgres(tx) => {
-                let rows = statement.into_postgres().fetch_all(&mut **tx).await?;
+                let rows = statement.into_postgres()?.fetch_all(&mut **tx).await?;
                 rows.into_iter().map(Row::Postgres).collect()
             }
         })
@@ -237,23 +242,34 @@ impl Statement {
         })
     }
 
-    // The text is put together from literals and placeholders alone; values are always bound.
-    fn into_sqlite(self) -> SqliteQuery {
-        let query = sqlx::query(AssertSqlSafe(self.text));
-        self.values.into_iter().fold(query, |query, value| match value {
-            Value::Integer(value) => query.bind(value),
-            Value::Text(value) => query.bind(value),
-            Value::Bytes(value) => query.bind(value),
-        })
+    fn refuse_nul(&self) -> Result<(), sqlx::Error> {
+        let has_nul =
+            |value: &Value| matches!(value, Value::Text(Some(text)) if text.contains('\0'));
+        if self.values.iter().any(has_nul) {
+            return Err(sqlx::Error::Encode(Box::new(NulInText)));
+        }
+        Ok(())
     }
 
-    fn into_postgres(self) -> PostgresQuery {
+    // The text is put together from literals and placeholders alone; values are always bound.
+    fn into_sqlite(self) -> Result<SqliteQuery, sqlx::Error> {
+        self.refuse_nul()?;
         let query = sqlx::query(AssertSqlSafe(self.text));
-        self.values.into_iter().fold(query, |query, value| match value {
+        Ok(self.values.into_iter().fold(query, |query, value| match value {
             Value::Integer(value) => query.bind(value),
             Value::Text(value) => query.bind(value),
             Value::Bytes(value) => query.bind(value),
-        })
+        }))
+    }
+
+    fn into_postgres(self) -> Result<PostgresQuery, sqlx::Error> {
+        self.refuse_nul()?;
+        let query = sqlx::query(AssertSqlSafe(self.text));
+        Ok(self.values.into_iter().fold(query, |query, value| match value {
+            Value::Integer(value) => query.bind(value),
+            Value::Text(value) => query.bind(value),
+            Value::Bytes(value) => query.bind(value),
+        }))
     }
 }
 

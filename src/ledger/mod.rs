@@ -29,7 +29,7 @@ mod writer;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-pub use audit::{AuditRow, ChainFault, PkiChange, PkiHistory};
+pub use audit::{AuditFilter, AuditRow, ChainFault, PkiChange, PkiHistory};
 pub use change::{ChangeError, ChangeRefused};
 pub use device_cas::{Dependent, Dependents, DeviceCaChange};
 pub use devices::{CredentialStory, DeviceStory};
@@ -51,7 +51,7 @@ use crate::keys::Signed;
 use crate::model::{Refusal, Sighting, audit::Entry};
 use crate::pki::Fingerprint;
 use crate::policy::{Introduction, Unapproved};
-use database::{Database, Statement};
+use database::{Database, NulInText, Statement};
 use strangers::Strangers;
 use writer::Writer;
 
@@ -71,10 +71,22 @@ pub struct Ledger {
 pub enum LedgerError {
     /// The database failed.
     #[error("the ledger's database: {0}")]
-    Database(#[from] sqlx::Error),
+    Database(#[source] sqlx::Error),
     /// A row holds what this program never writes.
     #[error("the ledger holds {0}")]
     Corrupt(String),
+    /// Somebody sent what no ledger takes.
+    #[error("text must not have a NUL character in it")]
+    Nul,
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Encode(why) if why.is::<NulInText>() => Self::Nul,
+            other => Self::Database(other),
+        }
+    }
 }
 
 impl LedgerError {
@@ -82,7 +94,7 @@ impl LedgerError {
     /// the fault of any piece of work.
     fn is_about_the_work(&self) -> bool {
         match self {
-            Self::Corrupt(_) => true,
+            Self::Corrupt(_) | Self::Nul => true,
             Self::Database(sqlx::Error::Database(why)) => {
                 let violates = why.kind() != sqlx::error::ErrorKind::Other;
                 // PostgreSQL's class of data exceptions.

@@ -18,6 +18,9 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Every outcome.
+    pub const ALL: [Self; 3] = [Self::Done, Self::Refused, Self::Alarm];
+
     /// The word for it in the ledger and the API.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -29,7 +32,7 @@ impl Outcome {
 
     /// The outcome that [`Self::as_str`] writes as `text`.
     pub fn from_word(text: &str) -> Option<Self> {
-        [Self::Done, Self::Refused, Self::Alarm].into_iter().find(|one| one.as_str() == text)
+        Self::ALL.into_iter().find(|one| one.as_str() == text)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use data_encoding::BASE64;
+use estd::ledger::AuditFilter;
 
 use crate::host::{Host, SIGNED};
 use crate::offline_root::{OfflineRoot, openssl};
@@ -140,7 +141,7 @@ async fn assert_nothing_installed(host: &Host) {
     let trust = ledger.factories().await.unwrap().remove(0);
     assert!(trust.factory.root.is_none() && trust.device_cas.is_empty());
     assert_eq!(ledger.pending_keys(trust.factory.id).await.unwrap().len(), SIGNED.len());
-    let rows = ledger.audit_rows(None, None, 100).await.unwrap();
+    let rows = ledger.audit_rows(&AuditFilter::default(), 100).await.unwrap();
     let done = rows.iter().filter(|row| row.outcome == "done");
     let actions: HashSet<&str> = done.map(|row| row.action.as_str()).collect();
     assert_eq!(actions, HashSet::from(["add-factory", "make-key"]));

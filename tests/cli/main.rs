@@ -13,16 +13,19 @@
 mod support;
 
 mod api;
+mod audit;
 mod bootstrap;
 mod client;
 mod configuration;
 mod demo;
+mod document;
 mod host;
 mod install_refused;
 mod inventory;
 mod key_encryption;
 mod logs;
 mod offline_root;
+mod openapi;
 mod operator;
 mod phase_out;
 mod pkcs11;

@@ -33,6 +33,15 @@ pub struct Answer {
     pub body: String,
 }
 
+impl Answer {
+    /// A header's value; empty if it is not there.
+    pub fn header(&self, name: &str) -> String {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        let found = lines.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.to_owned()).unwrap_or_default()
+    }
+}
+
 impl Process {
     /// Starts the server of `host` on free ports with these arguments beside.
     pub async fn start(host: &Host, arguments: &[&str]) -> Self {

@@ -23,7 +23,7 @@ use estd::clock::UnixTime;
 use estd::config::{Config, Written};
 use estd::factory::{self, Authority, Installing};
 use estd::keys::KeyStore;
-use estd::ledger::{AuditRow, DeviceStory, Ledger, NewFactory};
+use estd::ledger::{AuditFilter, AuditRow, DeviceStory, Ledger, NewFactory};
 use estd::model::{DeviceName, FactoryId, FactoryName, HostName};
 use estd::pki::Certificate;
 use estd::serve::{Server, make_data_dir, open_ledger};
@@ -154,7 +154,7 @@ impl TestServer {
 
     /// The whole audit log, oldest first.
     pub async fn audit(&self) -> Vec<AuditRow> {
-        let mut rows = self.ledger().audit_rows(None, None, 10_000).await.unwrap();
+        let mut rows = self.ledger().audit_rows(&AuditFilter::default(), 10_000).await.unwrap();
         rows.reverse();
         rows
     }
