@@ -17,6 +17,7 @@ mod rotations;
 mod selection;
 mod sightings;
 mod tokens;
+mod webhooks;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -106,6 +107,10 @@ pub fn router(api: Api) -> Router {
         .route("/rotations/{id}/retry", post(rotations::retry))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{name}", delete(tokens::revoke))
+        .route("/webhooks", get(webhooks::list).post(webhooks::create))
+        .route("/webhooks/{name}", delete(webhooks::remove))
+        .route("/webhooks/{name}/dead-letters", get(webhooks::dead_letters))
+        .route("/webhooks/{name}/redeliver", post(webhooks::redeliver))
         .fallback(error::not_found)
         .layer(map_response(error::as_json))
         .layer(from_fn_with_state(Arc::clone(&api), auth::authenticate));
