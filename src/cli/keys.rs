@@ -39,7 +39,8 @@ impl Keys {
         let path = key_file.display();
         let secrets = match webhook_secrets {
             0 => String::new(),
-            count => format!(", {count} secrets of webhooks"),
+            1 => ", the secret of 1 webhook".to_owned(),
+            count => format!(", the secrets of {count} webhooks"),
         };
         output::line(&format!("Rewrapped: {keys} private keys{secrets}, under the key in {path}"))?;
         if key_file != config.key_file() {

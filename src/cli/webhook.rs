@@ -16,7 +16,8 @@ pub(super) enum Webhook {
         /// What to call it
         name: String,
         /// Where to post to: http:// or https://
-        url: String,
+        #[arg(value_name = "URL")]
+        target: String,
         /// Only these events; may be given several times
         #[arg(
             long = "event",
@@ -48,8 +49,8 @@ impl Webhook {
     pub(super) async fn run(self, global: &Global) -> anyhow::Result<()> {
         let api = ApiClient::new(global)?;
         match self {
-            Self::Add { name, url, events } => {
-                let body = json!({ "name": name, "url": url, "events": events });
+            Self::Add { name, target, events } => {
+                let body = json!({ "name": name, "url": target, "events": events });
                 added(global, &api.post("webhooks", body).await?)
             }
             Self::List => list(global, &api.get("webhooks", &[]).await?),

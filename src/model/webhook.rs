@@ -158,7 +158,8 @@ impl EventKinds {
     /// When one is none.
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, NotA> {
         let rule = "device-rotated, alarm, rotation or device-ca";
-        let kind = |word: &str| EventKind::from_word(word).ok_or(NotA::new("event", word, rule));
+        let kind =
+            |word: &str| EventKind::from_word(word).ok_or(NotA::new("kind of event", word, rule));
         let mut kinds = words.into_iter().map(kind).collect::<Result<Vec<_>, _>>()?;
         kinds.sort_unstable();
         kinds.dedup();
