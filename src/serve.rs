@@ -21,6 +21,7 @@ use crate::enrol::Enrolments;
 use crate::est;
 use crate::factory::RevocationLists;
 use crate::fleet;
+use crate::fleet::webhooks::Courier;
 use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
 use crate::listener::{EstListener, PlainListener, TrustHandle};
@@ -105,6 +106,11 @@ impl Server {
         let revocation_lists = Arc::new(revocation_lists);
         let est_service =
             est::router(enrolments, Arc::clone(&revocation_lists), Arc::clone(&metrics));
+        let courier = Courier {
+            ledger: ledger.clone(),
+            key_store: Arc::clone(&key_store),
+            metrics: Arc::clone(&metrics),
+        };
         let api_service = api::router(Api {
             enrolments: Enrolments::new(ledger.clone(), Arc::clone(&active)),
             ledger: ledger.clone(),
@@ -122,6 +128,7 @@ impl Server {
         tasks.spawn(est.serve(est_service, draining.clone()));
         tasks.spawn(api.serve(api_service, draining.clone()));
         tasks.spawn(fleet::rotations::keep_going(ledger.clone(), draining.clone()));
+        tasks.spawn(fleet::webhooks::keep_going(courier, draining.clone()));
         tasks.spawn(Arc::clone(&follower).follow(draining));
         info!(est = %est_address, api = %api_address, "estd is up");
         if !serves_a_factory(&follower.active.load()) {

@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("policy", 1),
     ("ledger", 2),
     ("keys", 2),
+    ("client", 2),
     ("enrol", 3),
     ("factory", 3),
     ("fleet", 3),
@@ -28,7 +29,6 @@ const FLOORS: &[(&str, u8)] = &[
     ("est", 5),
     ("api", 5),
     ("cli", 6),
-    ("client", 6),
     ("demo", 6),
     ("serve", 6),
 ];
@@ -118,6 +118,16 @@ fn a_floor_uses_only_those_below_it() {
                 source.path.display()
             );
         }
+    }
+}
+
+/// It goes to devices as well, where there is no server.
+#[test]
+fn the_client_uses_pki_and_nothing_else_of_the_house() {
+    for source in sources().into_iter().filter(|source| source.module == "client") {
+        let others: Vec<_> =
+            used_modules(&source).into_iter().filter(|used| used != "pki").collect();
+        assert!(others.is_empty(), "{} uses {others:?}", source.path.display());
     }
 }
 

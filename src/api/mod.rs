@@ -19,6 +19,7 @@ mod rotations;
 mod selection;
 mod sightings;
 mod tokens;
+mod webhooks;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -112,6 +113,10 @@ pub fn router(api: Api) -> Router {
         .route("/rotations/{id}/retry", post(rotations::retry))
         .route("/tokens", get(tokens::list).post(tokens::create))
         .route("/tokens/{name}", delete(tokens::revoke))
+        .route("/webhooks", get(webhooks::list).post(webhooks::create))
+        .route("/webhooks/{name}", delete(webhooks::remove))
+        .route("/webhooks/{name}/dead-letters", get(webhooks::dead_letters))
+        .route("/webhooks/{name}/redeliver", post(webhooks::redeliver))
         .fallback(error::not_found)
         .layer(from_fn_with_state(Arc::clone(&api), auth::authenticate))
         // What is added below the layer takes no token: the document tells nothing of this server.

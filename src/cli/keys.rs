@@ -12,7 +12,7 @@ use crate::serve::open_ledger;
 
 #[derive(Subcommand)]
 pub(super) enum Keys {
-    /// Encrypt every private key in the ledger under a new key-encryption key
+    /// Encrypt every private key, and every webhook's secret, in the ledger under a new key-encryption key
     Rewrap {
         /// The file of the new key, made if it is not there [default: a new key takes the place of
         /// the data folder's]
@@ -28,12 +28,21 @@ impl Keys {
         let ledger = open_ledger(&config).await?;
         let done = rewrap(&ledger, &config.key_encryption(), to.as_deref(), ACTOR).await;
         ledger.close().await;
-        let Rewrapped { keys, key_file } = done?;
+        let Rewrapped { keys, webhook_secrets, key_file } = done?;
         if global.json {
-            return output::json(&json!({ "rewrapped": keys, "key_file": key_file }));
+            return output::json(&json!({
+                "rewrapped": keys,
+                "webhook_secrets": webhook_secrets,
+                "key_file": key_file,
+            }));
         }
         let path = key_file.display();
-        output::line(&format!("Rewrapped: {keys} private keys, under the key in {path}"))?;
+        let secrets = match webhook_secrets {
+            0 => String::new(),
+            1 => ", the secret of 1 webhook".to_owned(),
+            count => format!(", the secrets of {count} webhooks"),
+        };
+        output::line(&format!("Rewrapped: {keys} private keys{secrets}, under the key in {path}"))?;
         if key_file != config.key_file() {
             output::line("Give that key to every server of this ledger, where the old one was.")?;
         }

@@ -16,6 +16,7 @@ mod request;
 mod rotation;
 mod serve;
 mod token;
+mod webhook;
 
 use std::io;
 use std::process::ExitCode;
@@ -87,6 +88,9 @@ enum Command {
     /// Who may use the API
     #[command(subcommand)]
     Token(token::Token),
+    /// Who is told of what happens
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// The ledger's private keys
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -123,6 +127,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Rotation(command) => return command.run(&global).await,
         Command::Request(command) => command.run(&global).await,
         Command::Token(command) => command.run(&global).await,
+        Command::Webhook(command) => command.run(&global).await,
         Command::Keys(command) => command.run(&global).await,
         Command::Audit(command) => return command.run(&global).await,
         Command::Client(command) => command.run(&global).await,

@@ -29,6 +29,20 @@ pub enum ClientError {
         /// What went wrong.
         source: io::Error,
     },
+    /// The server's certificate is not trusted.
+    #[error("the certificate of {host} is not trusted: {reason}")]
+    Untrusted {
+        /// Host and port.
+        host: String,
+        /// Why not.
+        reason: rustls::Error,
+    },
+    /// This host has no roots to trust.
+    #[error(
+        "this host trusts no certificate authority: install ca-certificates, or name a file of \
+         roots by SSL_CERT_FILE"
+    )]
+    NoRoots,
     /// The exchange broke off. On TLS 1.3 this is how a refused client certificate looks.
     #[error("the exchange with the server broke off: {0}")]
     Exchange(#[from] hyper::Error),

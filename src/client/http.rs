@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{HeaderMap, RETRY_AFTER};
-use hyper::{Request, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -117,6 +117,17 @@ async fn send(
 }
 
 impl HttpConnection {
+    /// Sends the only request and gives the answer, its body still to come.
+    pub(super) async fn begin(
+        mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        match self.requests.send_request(request).await {
+            Err(why) => Err(self.cause(why).await),
+            Ok(answer) => Ok(answer),
+        }
+    }
+
     /// Why an exchange broke off: of a connection that had ended before it, by a TLS alert for
     /// instance, it tells only that it has ended.
     async fn cause(&mut self, why: hyper::Error) -> ClientError {

@@ -1,8 +1,10 @@
-//! An EST client (RFC 7030), for devices, tests and the demo. It knows nothing of the server.
+//! What goes out: an EST client (RFC 7030), for devices, tests and the demo, and the posting of JSON to
+//! whoever wants to be told. It knows nothing of the server.
 
 mod connection;
 mod error;
 mod http;
+mod posting;
 mod renewal;
 mod renewal_info;
 mod trust;
@@ -10,6 +12,7 @@ mod trust;
 pub use connection::{Connection, EstClient, Identity};
 pub use error::ClientError;
 pub use http::{Answer, HttpConnection, exchange, open_plain};
+pub use posting::Poster;
 pub use renewal::{Draw, Window, back_off, poll_again};
 pub use renewal_info::RenewalInfo;
 pub use trust::public_key;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs::{default_provider, sign};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{ClientError, Identity};
@@ -19,9 +19,7 @@ pub(super) fn tls_config(
     for root in roots {
         store.add(CertificateDer::from(root.der().to_vec()))?;
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_protocol_versions(&[&TLS13, &TLS12])?
-        .with_root_certificates(store);
+    let builder = builder()?.with_root_certificates(store);
     let config = match identity {
         None => builder.with_no_client_auth(),
         Some(identity) => {
@@ -32,6 +30,25 @@ pub(super) fn tls_config(
         }
     };
     Ok(Arc::new(config))
+}
+
+/// A configuration that trusts the roots of this host: of its store, or of `SSL_CERT_FILE` and
+/// `SSL_CERT_DIR`. A root that cannot be read is passed over.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn tls_config_of_host() -> Result<Arc<ClientConfig>, ClientError> {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if store.is_empty() {
+        return Err(ClientError::NoRoots);
+    }
+    Ok(Arc::new(builder()?.with_root_certificates(store).with_no_client_auth()))
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, rustls::Error> {
+    ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])
 }
 
 /// The public key of a private key in DER of any kind that TLS can use.

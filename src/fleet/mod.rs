@@ -1,6 +1,7 @@
 //! Devices in the field: that one was seen, and with which certificate.
 
 pub mod rotations;
+pub mod webhooks;
 
 use std::net::SocketAddr;
 

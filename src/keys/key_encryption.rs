@@ -143,28 +143,29 @@ impl KeyEncryptionKey {
         self.check
     }
 
-    /// Encrypts a private key and binds the result to its public key.
+    /// Encrypts a private key, or another secret, and binds the result to its public key, or to
+    /// whatever else it is for.
     pub(super) fn wrap(
         &self,
-        private_key: &[u8],
-        public_key: Fingerprint,
+        secret: &[u8],
+        bound_to: Fingerprint,
     ) -> Result<Vec<u8>, Unspecified> {
-        let mut sealed = Zeroizing::new(private_key.to_vec());
-        let binding = Aad::from(public_key.as_bytes());
+        let mut sealed = Zeroizing::new(secret.to_vec());
+        let binding = Aad::from(bound_to.as_bytes());
         let nonce = self.key.seal_in_place_append_tag(binding, &mut *sealed)?;
         Ok([nonce.as_ref().as_slice(), &sealed].concat())
     }
 
-    /// Decrypts what [`Self::wrap`] made for the same public key.
+    /// Decrypts what [`Self::wrap`] made for the same.
     pub(super) fn unwrap(
         &self,
         wrapped: &[u8],
-        public_key: Fingerprint,
+        bound_to: Fingerprint,
     ) -> Result<Zeroizing<Vec<u8>>, Unspecified> {
         let (nonce, sealed) = wrapped.split_at_checked(NONCE_LENGTH).ok_or(Unspecified)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce)?;
         let mut sealed = Zeroizing::new(sealed.to_vec());
-        let binding = Aad::from(public_key.as_bytes());
+        let binding = Aad::from(bound_to.as_bytes());
         let length = self.key.open_in_place(nonce, binding, &mut sealed)?.len();
         sealed.truncate(length);
         Ok(sealed)

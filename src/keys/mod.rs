@@ -9,6 +9,7 @@ mod signer;
 mod signing_key;
 mod store;
 mod token;
+mod webhook_secret;
 
 pub use key_encryption::{KeyEncryptionError, KeyEncryptionKey};
 pub use keyring::{ActiveSnapshot, LoadError, ServerIdentity};
@@ -18,3 +19,4 @@ pub use signer::{HeldKey, Signer};
 pub use signing_key::{KeyError, SigningKey};
 pub use store::KeyStore;
 pub use token::{Token, TokenError, TokenKey};
+pub use webhook_secret::{WebhookSecret, webhook_binding};

@@ -12,13 +12,15 @@ use aws_lc_rs::error::Unspecified;
 use super::key_encryption::{replace, successor};
 use super::{KeyEncryptionError, KeyEncryptionKey, KeyError};
 use crate::config::SecretSource;
-use crate::ledger::{Ledger, RewrapFailure};
+use crate::ledger::{Ledger, RewrapCounts, RewrapFailure};
 
 /// What wrapping the keys anew came to.
 #[derive(Debug)]
 pub struct Rewrapped {
     /// How many private keys were.
     pub keys: usize,
+    /// How many secrets of webhooks were.
+    pub webhook_secrets: usize,
     /// The file of the key-encryption key that wraps them now.
     pub key_file: PathBuf,
 }
@@ -51,7 +53,7 @@ pub enum RewrapError {
     },
 }
 
-/// Wraps every private key in the ledger under the key in the file `to`, which is made if it is not
+/// Wraps every private key and every webhook's secret in the ledger under the key in the file `to`, which is made if it is not
 /// there; without `to` a new key takes the place of the present one's file.
 ///
 /// # Errors
@@ -73,14 +75,15 @@ pub async fn rewrap(
     if new.check() == present.check() {
         return Err(RewrapError::Same(new_file));
     }
-    let anew = |wrapped: &[u8], public_key| {
-        let key = present.unwrap(wrapped, public_key).map_err(|Unspecified| KeyError::Wrapped)?;
-        Ok(new.wrap(&key, public_key)?)
+    let anew = |wrapped: &[u8], binding| {
+        let secret = present.unwrap(wrapped, binding).map_err(|Unspecified| KeyError::Wrapped)?;
+        Ok(new.wrap(&secret, binding)?)
     };
-    let keys = ledger.rewrap_keys(present.check(), new.check(), actor, anew).await?;
+    let counts = ledger.rewrap_keys(present.check(), new.check(), actor, anew).await?;
     if new_file != key_file {
         replace(&new_file, key_file)
             .map_err(|source| RewrapError::Move { from: new_file, source })?;
     }
-    Ok(Rewrapped { keys, key_file: key_file.to_owned() })
+    let RewrapCounts { keys, webhook_secrets } = counts;
+    Ok(Rewrapped { keys, webhook_secrets, key_file: key_file.to_owned() })
 }

@@ -25,7 +25,7 @@ pub enum KeyError {
     #[error("not a P-256 private key: {0}")]
     Rejected(#[from] KeyRejected),
     /// It does not open under this key-encryption key.
-    #[error("the private key does not open: it was wrapped under another key-encryption key")]
+    #[error("it does not open: it was wrapped under another key-encryption key")]
     Wrapped,
     /// It is in a token, and there is none.
     #[error("the private key is in a PKCS#11 token, and the configuration has no keys.pkcs11")]

@@ -13,7 +13,7 @@ use crate::pki::{CertificationRequest, Fingerprint};
 
 /// Makes private keys and opens them.
 pub struct KeyStore {
-    encryption: KeyEncryptionKey,
+    pub(super) encryption: KeyEncryptionKey,
     token: Option<Token>,
 }
 

@@ -194,7 +194,7 @@ fn pki_change(row: &Row) -> Result<PkiChange, LedgerError> {
     Ok(PkiChange { by: row.text("actor")?, at: UnixTime(row.integer("at")?) })
 }
 
-fn audit_row(row: &Row) -> Result<AuditRow, LedgerError> {
+pub(super) fn audit_row(row: &Row) -> Result<AuditRow, LedgerError> {
     Ok(AuditRow {
         number: row.integer("number")?,
         at: UnixTime(row.integer("at")?),

@@ -130,6 +130,9 @@ pub enum ChangeRefused {
     /// A token's name stays its own, also when it is revoked.
     #[error("there is, or was, another token of this name")]
     TokenNameTaken,
+    /// A webhook of this name is there.
+    #[error("there is another webhook of this name")]
+    WebhookNameTaken,
     /// The private keys were wrapped anew, and whoever asks still has the key-encryption key before.
     #[error(
         "the ledger's private keys have another key-encryption key since `estd keys rewrap`: restart \
@@ -164,6 +167,7 @@ impl ChangeRefused {
             Self::NothingToRotate { .. } => "nothing-to-rotate",
             Self::NothingToRetry => "nothing-to-retry",
             Self::TokenNameTaken => "token-name-taken",
+            Self::WebhookNameTaken => "webhook-name-taken",
             Self::KeyEncryptionKeyReplaced => "key-encryption-key-replaced",
         }
     }

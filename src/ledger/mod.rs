@@ -23,6 +23,7 @@ mod rotations;
 mod strangers;
 mod tokens;
 mod transaction;
+mod webhooks;
 mod work;
 mod writer;
 
@@ -36,13 +37,16 @@ pub use devices::{CredentialStory, DeviceStory};
 pub use factories::{FactoryChange, InstalledServerCertificate, NewFactory};
 pub use held_requests::{Decision, HeldRequest};
 pub use inventory::{DevicePage, DeviceSummary, InventoryFilter};
-pub use private_keys::{KeyPlace, RewrapFailure, StoredKey};
+pub use private_keys::{KeyPlace, RewrapCounts, RewrapFailure, StoredKey};
 pub use registry::{DeviceFilter, DeviceKey, RegisteredDevice, RegistryPage};
 pub use revocation_lists::{RefusedCredential, SignedRevocationList};
 pub use rotations::{
     DryRun, NewRotation, RotationDevice, RotationDevicePage, RotationOfDevice, Started, Wanted,
 };
 pub use tokens::{NewToken, TokenSummary};
+pub use webhooks::{
+    DeadLetter, Due, NewWebhook, Turn, WebhookEvent, WebhookEvents, WebhookSummary,
+};
 pub use work::{Asker, Contact, Held, Introduced, Newcomer, Recorded, RefusedAsker, Registrar};
 pub use writer::WriterMetrics;
 

@@ -4,11 +4,12 @@
 use super::change::change;
 use super::database::Statement;
 use super::transaction::WriteTransaction;
+use super::webhooks::rewrap_webhook_secrets;
 use super::{ChangeError, ChangeRefused, Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::keys::KeyError;
 use crate::model::audit::{Entry, Outcome};
-use crate::model::{FactoryId, ServerPurpose};
+use crate::model::{FactoryId, ServerPurpose, WebhookName};
 use crate::pki::{Certificate, Fingerprint};
 
 const LEDGER: &str = "ledger";
@@ -43,16 +44,33 @@ pub enum KeyPlace {
 #[derive(Debug, thiserror::Error)]
 pub enum RewrapFailure {
     /// One could not be.
-    #[error("the key {public_key}: {source}")]
+    #[error("the private key {public_key}: {source}")]
     Key {
         /// Which key.
         public_key: Fingerprint,
         /// Why not.
         source: KeyError,
     },
+    /// The secret of a webhook could not be.
+    #[error("the secret of the webhook {webhook}: {source}")]
+    WebhookSecret {
+        /// Which webhook.
+        webhook: WebhookName,
+        /// Why not.
+        source: KeyError,
+    },
     /// The ledger's present state forbids it, or the ledger failed.
     #[error(transparent)]
     Change(#[from] ChangeError),
+}
+
+/// How much was wrapped anew.
+#[derive(Clone, Copy, Debug)]
+pub struct RewrapCounts {
+    /// How many private keys.
+    pub keys: usize,
+    /// How many secrets of webhooks.
+    pub webhook_secrets: usize,
 }
 
 impl KeyPlace {
@@ -121,8 +139,8 @@ impl Ledger {
         Ok(transaction.commit().await?)
     }
 
-    /// Wraps every private key anew by `rewrap`, which takes the wrapped key and the SHA-256 of its
-    /// public key, and makes `new` the check value in the place of `old`. Gives their number.
+    /// Wraps every private key and every webhook's secret anew by `rewrap`, which takes what is
+    /// wrapped and what it is bound to, and makes `new` the check value in the place of `old`.
     ///
     /// # Errors
     /// When a key cannot be wrapped anew, the ledger has another key-encryption key than `old`, or it
@@ -133,7 +151,7 @@ impl Ledger {
         new: Fingerprint,
         actor: &str,
         rewrap: impl Fn(&[u8], Fingerprint) -> Result<Vec<u8>, KeyError>,
-    ) -> Result<usize, RewrapFailure> {
+    ) -> Result<RewrapCounts, RewrapFailure> {
         let failed = |why: sqlx::Error| RewrapFailure::Change(why.into());
         let mut transaction =
             WriteTransaction::begin(&self.database).await.map_err(ChangeError::from)?;
@@ -152,11 +170,13 @@ impl Ledger {
                     .bind(public_key.as_bytes());
             transaction.execute(update).await.map_err(failed)?;
         }
+        let webhook_secrets = rewrap_webhook_secrets(&mut transaction, rewrap).await?;
         let update = Statement::new("UPDATE ledger_head SET key_check = $1").bind(new.as_bytes());
         transaction.execute(update).await.map_err(failed)?;
-        transaction.note(rewrapped(actor, rows.len()));
+        let counts = RewrapCounts { keys: rows.len(), webhook_secrets };
+        transaction.note(rewrapped(actor, counts));
         transaction.commit().await.map_err(ChangeError::from)?;
-        Ok(rows.len())
+        Ok(counts)
     }
 
     /// What tells whether a key-encryption key is this ledger's; `None` before the first.
@@ -245,7 +265,7 @@ pub(super) async fn take_pending_key(
     }
 }
 
-async fn must_have_check(
+pub(super) async fn must_have_check(
     transaction: &mut WriteTransaction,
     check: Fingerprint,
 ) -> Result<(), ChangeError> {
@@ -264,7 +284,8 @@ fn read_digest(bytes: &[u8]) -> Result<Fingerprint, LedgerError> {
     Fingerprint::from_bytes(bytes).ok_or_else(|| LedgerError::corrupt("a short digest of a key"))
 }
 
-fn rewrapped(actor: &str, count: usize) -> Entry {
+fn rewrapped(actor: &str, counts: RewrapCounts) -> Entry {
+    let RewrapCounts { keys, webhook_secrets } = counts;
     Entry {
         at: UnixTime::now(),
         factory: None,
@@ -273,6 +294,6 @@ fn rewrapped(actor: &str, count: usize) -> Entry {
         subject: "key-encryption key".to_owned(),
         outcome: Outcome::Done,
         code: String::new(),
-        detail: format!("{count} private keys"),
+        detail: format!("{keys} private keys, {webhook_secrets} secrets of webhooks"),
     }
 }

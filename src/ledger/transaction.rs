@@ -65,6 +65,11 @@ impl WriteTransaction {
         self.head.last_id
     }
 
+    /// The number of the last row of the audit log so far.
+    pub(super) fn audit_number(&self) -> i64 {
+        self.head.audit_number
+    }
+
     /// Makes every replica read the Factories anew.
     pub(super) fn change_snapshot(&mut self) {
         self.head.snapshot_version += 1;

@@ -204,7 +204,7 @@ impl KnownDevice {
     /// # Errors
     /// The refusal: it was denied, it has a certificate in use, or it came by another key.
     pub fn comes_again(&self, shown: Presented) -> Result<(), Refusal> {
-        let in_use = self.in_state(CredentialState::Current).next().is_some();
+        let in_use = self.current().is_some();
         if self.allows(shown.fingerprint) {
             return Ok(());
         }
@@ -226,6 +226,11 @@ impl KnownDevice {
             CredentialState::Superseded | CredentialState::Denied => false,
         };
         self.credentials.iter().filter(obsolete).map(|one| one.id).collect()
+    }
+
+    /// The certificate that it was last seen with.
+    pub fn current(&self) -> Option<Fingerprint> {
+        self.in_state(CredentialState::Current).next().map(|known| known.fingerprint)
     }
 
     /// Whether it was given that certificate, and no operator has denied it.

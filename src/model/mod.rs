@@ -3,6 +3,7 @@
 pub mod audit;
 mod bootstrap_ca;
 mod credential;
+mod delivery;
 mod device;
 mod device_ca;
 mod factory;
@@ -13,12 +14,15 @@ mod refusal;
 mod renewal;
 pub mod rotation;
 mod snapshot;
+mod switch;
 mod token;
+mod webhook;
 
 pub use bootstrap_ca::{BootstrapCa, BootstrapCaId};
 pub use credential::{
     Allowance, CredentialState, KnownCredential, KnownDevice, PENDING_LIMIT, Presented, Sighting,
 };
+pub use delivery::Progress;
 pub use device::{DeviceMetadata, DeviceName};
 pub use device_ca::{ActRefused, DeviceCa, DeviceCaAct, DeviceCaId, DeviceCaKind, DeviceCaState};
 pub use factory::{Factory, FactoryId, FactoryName, HostName, ServerPurpose};
@@ -28,7 +32,9 @@ pub use profile::{AnswerStyle, Approval, EnrolmentProfile, KeyKind, Label, Opera
 pub use refusal::{Class, KeyRefusal, Refusal};
 pub use renewal::RenewalWindow;
 pub use snapshot::{FactoryTrust, Profiles, Snapshot};
+pub use switch::Switch;
 pub use token::{Role, Token, TokenName, TokenState};
+pub use webhook::{EventKind, EventKinds, WebhookId, WebhookName, WebhookUrl};
 
 /// Text that is not the name or word that it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -24,6 +24,11 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryResult {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct What {
     what: &'static str,
 }
@@ -52,6 +57,7 @@ pub struct Metrics {
     alarms: Counter<u64, AtomicU64>,
     unrecorded: Counter<u64, AtomicU64>,
     expiries: Family<What, Gauge<i64, AtomicI64>>,
+    deliveries: Family<DeliveryResult, Counter>,
     snapshot_version: Gauge<i64, AtomicI64>,
 }
 
@@ -65,6 +71,7 @@ impl Default for Metrics {
         let alarms = Counter::default();
         let unrecorded = Counter::default();
         let expiries = Family::default();
+        let deliveries = Family::default();
         let snapshot_version = Gauge::default();
         registry.register("est_requests", "EST requests by verdict", requests.clone());
         registry.register("tls_handshakes", "TLS handshakes by outcome", handshakes.clone());
@@ -75,6 +82,8 @@ impl Default for Metrics {
         registry.register("ledger_unrecorded", help, unrecorded.clone());
         let help = "When the first certificate of its kind ends, in unix seconds";
         registry.register("earliest_expiry_timestamp_seconds", help, expiries.clone());
+        let help = "Deliveries to webhooks by result";
+        registry.register("webhook_deliveries", help, deliveries.clone());
         registry.register(
             "snapshot_version",
             "Version of the Factories that this server acts by",
@@ -89,6 +98,7 @@ impl Default for Metrics {
             alarms,
             unrecorded,
             expiries,
+            deliveries,
             snapshot_version,
         }
     }
@@ -109,6 +119,11 @@ impl Metrics {
     pub fn connection(&self) -> impl Drop + Send + use<> {
         self.connections.inc();
         OpenConnection(self.connections.clone())
+    }
+
+    /// Counts an attempt to deliver to a webhook: `delivered`, `failed`, or `dead` if it was the last.
+    pub fn webhook_delivery(&self, result: &'static str) {
+        self.deliveries.get_or_create(&DeliveryResult { result }).inc();
     }
 
     /// Notes the version of the snapshot in use.

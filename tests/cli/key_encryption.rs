@@ -98,7 +98,7 @@ on_both_ledgers! {
         host.set_mode("open", 0o644);
         host.estd(&["keys", "rewrap", "--to", "open"]).refused("chmod 600 open");
         host.sql("UPDATE private_key SET wrapped = request WHERE purpose = 'tls'").await;
-        host.estd(&["keys", "rewrap"]).refused("the private key does not open");
+        host.estd(&["keys", "rewrap"]).refused("it does not open");
         assert_eq!(host.read(FILE), old);
         host.sql("DELETE FROM server_certificate WHERE purpose = 'tls'").await;
         host.sql("DELETE FROM private_key WHERE purpose = 'tls'").await;
@@ -109,7 +109,7 @@ on_both_ledgers! {
     async fn rewrap_to_a_file_of_the_operators_choice(backend: Backend) {
         let (mut host, _root) = Host::with_factory(backend).await;
         let told = host.estd(&["keys", "rewrap", "--to", "first", "--json"]).json();
-        assert_eq!(told, json!({ "rewrapped": 3, "key_file": "first" }));
+        assert_eq!(told, json!({ "rewrapped": 3, "webhook_secrets": 0, "key_file": "first" }));
         assert_eq!(host.file("first").metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_refused(&host.estd(&SERVE), "data/key-encryption-key is not the one");
         std::fs::remove_file(host.file(FILE)).unwrap();

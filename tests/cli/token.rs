@@ -50,6 +50,11 @@ pub const ROUTES: &[(&str, &str, Role)] = &[
     ("GET", "/v1/tokens", Role::Admin),
     ("POST", "/v1/tokens", Role::Admin),
     ("DELETE", "/v1/tokens/{name}", Role::Admin),
+    ("GET", "/v1/webhooks", Role::Viewer),
+    ("POST", "/v1/webhooks", Role::Admin),
+    ("DELETE", "/v1/webhooks/{name}", Role::Admin),
+    ("GET", "/v1/webhooks/{name}/dead-letters", Role::Viewer),
+    ("POST", "/v1/webhooks/{name}/redeliver", Role::Admin),
     ("GET", "/v1/audit", Role::Viewer),
     ("GET", "/v1/audit/verification", Role::Viewer),
 ];
@@ -212,6 +217,7 @@ on_both_ledgers! {
             let body = match *template {
                 "/v1/device-cas" | "/v1/bootstrap-cas" | "/v1/sightings" => json!({ "certificate": "" }),
                 "/v1/devices/{name}/allow" => json!({}),
+                "/v1/webhooks" => json!({ "name": "x", "url": "http://127.0.0.1:9" }),
                 "/v1/rotations" => json!({ "select": { "all": true } }),
                 _ if template.contains("{serial}") => json!({}),
                 _ if template.contains("/rotations/{id}/") => json!({}),

@@ -18,7 +18,7 @@ use crate::keys::Signed;
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{
     Allowance, CredentialState, DeviceCaId, DeviceCaState, DeviceMetadata, DeviceName, FactoryId,
-    KnownCredential, KnownDevice, Label, Operation, Presented, Refusal, Sighting,
+    KnownCredential, KnownDevice, Label, Operation, Presented, Refusal, Sighting, Switch,
 };
 use crate::pki::{Certificate, Fingerprint};
 use crate::policy::Introduction;
@@ -211,6 +211,7 @@ impl Batch {
         let issuer = issuer.ok_or(Refusal::CertificateUntrusted)?;
         let sighting = Sighting::judge(known, presented, issuer)?;
         let device_id = known.map(|device| device.id);
+        let before = known.and_then(KnownDevice::current);
 
         let (action, adopt, superseded) = match &sighting {
             // It is well again: whoever comes with another certificate is somebody else.
@@ -248,8 +249,9 @@ impl Batch {
             self.follow(&key, Happened::InUse(id, contact.device_ca));
         }
         if !action.is_empty() {
-            let detail = format!("certificate {} in use", presented.fingerprint);
-            self.done(action, contact.device.as_str(), &key, detail);
+            let new = presented.fingerprint;
+            let switch = Switch { new, old: before.filter(|old| *old != new) };
+            self.done(action, contact.device.as_str(), &key, switch.to_string());
         }
         if let Some(id) = device_id {
             self.seen(id);
