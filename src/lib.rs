@@ -4,11 +4,11 @@
 //!
 //! | floor | modules | what |
 //! |---|---|---|
-//! | 6 programs | [`cli`], [`serve`], [`demo`], [`client`] | commands, the server's start and end |
+//! | 6 programs | [`cli`], [`serve`], [`demo`] | commands, the server's start and end |
 //! | 5 wire | [`est`], [`api`] | RFC 7030; the operator's API |
 //! | 4 listener | [`listener`] | sockets, TLS, who is the peer |
-//! | 3 action | [`enrol`], [`factory`], [`fleet`] | issuing; setting up; devices in the field |
-//! | 2 I/O | [`ledger`], [`keys`] | the only SQL; the only private keys |
+//! | 3 action | [`enrol`], [`factory`], [`fleet`] | issuing; setting up; devices in the field, and who is told of them |
+//! | 2 I/O | [`ledger`], [`keys`], [`client`] | the only SQL; the only private keys; what goes out |
 //! | 1 pure | [`pki`], [`model`], [`policy`] | ASN.1; nouns and state machines; verdicts |
 //! | beside | [`config`], [`telemetry`], [`clock`] | |
 //!

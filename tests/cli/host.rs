@@ -135,6 +135,17 @@ impl Host {
             pool.execute(sql).await.unwrap();
         }
     }
+
+    /// The number that a query of the ledger gives.
+    pub async fn number(&self, sql: &'static str) -> i64 {
+        if self.ledger_url.starts_with("sqlite:") {
+            let pool = sqlx::SqlitePool::connect(&self.ledger_url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap()
+        } else {
+            let pool = sqlx::PgPool::connect(&self.ledger_url).await.unwrap();
+            sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap()
+        }
+    }
 }
 
 /// What requests everything for the Factory.

@@ -174,8 +174,10 @@ async fn answer<T: AsyncRead + AsyncWrite + Unpin>(
         }
     };
     stream.write_all(head.as_bytes()).await.ok()?;
-    while reply == Reply::Endless {
-        stream.write_all(&[b'x'; 8192]).await.ok()?;
+    if reply == Reply::Endless {
+        loop {
+            stream.write_all(&[b'x'; 8192]).await.ok()?;
+        }
     }
     stream.shutdown().await.ok()
 }
