@@ -47,3 +47,6 @@ CREATE INDEX rotation_device_since ON rotation_device (rotation_id, state, since
 
 -- Devices of a Factory in the order of their registration.
 CREATE INDEX device_order ON device (factory_id, id);
+-- And of a group, by name.
+CREATE INDEX device_of_group ON device (factory_id, device_group, name)
+    WHERE device_group IS NOT NULL;

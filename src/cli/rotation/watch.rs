@@ -15,6 +15,8 @@ use super::{counts, look_at, path, with_reason};
 
 /// How often the server is asked.
 const STEP: Duration = Duration::from_secs(1);
+/// How many devices of each kind are shown.
+const WORST: usize = 3;
 /// What the rate looks back on.
 const RATE_SPAN: Duration = Duration::from_mins(1);
 
@@ -33,7 +35,7 @@ pub(super) async fn watch(global: &Global, api: &ApiClient, id: &str) -> anyhow:
                 let done = confirmed + count(&status, "failed") + count(&status, "skipped");
                 bar.set_length(field(&status, "devices"));
                 bar.set_position(done);
-                bar.set_message(line);
+                bar.set_message(format!("{line}{}", worst(&status)));
             }
             None => tell(global, &status, &mut told)?,
         }
@@ -66,7 +68,7 @@ fn tell(global: &Global, status: &Value, told: &mut String) -> anyhow::Result<()
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {wide_msg}");
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}");
     let bar = ProgressBar::no_length();
     match style {
         Ok(style) => bar.with_style(style),
@@ -83,6 +85,19 @@ fn progress(status: &Value, rate: &Rate) -> String {
         "-" => told,
         end => format!("{told}; last slot {end}"),
     }
+}
+
+/// The devices to look at, each on a line of its own below the bar.
+fn worst(status: &Value) -> String {
+    let groups = ["failed", "slowest_to_confirm", "slowest_to_ask"];
+    let devices = groups.iter().filter_map(|key| status.get(*key)?.as_array());
+    let lines = devices.flat_map(|devices| devices.iter().take(WORST)).map(|device| {
+        let said = ["name", "state", "reason", "detail"].map(|key| output::field(device, key));
+        let since = output::field(device, "since");
+        let said: Vec<_> = said.into_iter().filter(|said| said != "-").collect();
+        format!("\n  {} since {since}", said.join(" "))
+    });
+    lines.collect()
 }
 
 fn count(status: &Value, state: &str) -> u64 {
