@@ -39,6 +39,7 @@ CREATE TABLE rotation_device (
     reason TEXT,                        -- why it failed or is left out
     detail TEXT,
     credential_before BIGINT,           -- what it used when the rotation began
+    offered_at BIGINT,                  -- when its slot came
     PRIMARY KEY (rotation_id, device_id)
 );
 CREATE INDEX rotation_device_device ON rotation_device (device_id, rotation_id);

@@ -27,6 +27,7 @@ pub mod enrol;
 pub mod est;
 pub mod factory;
 pub mod fleet;
+pub mod gateway;
 pub mod keys;
 pub mod ledger;
 pub mod listener;

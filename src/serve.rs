@@ -22,9 +22,10 @@ use crate::est;
 use crate::factory::RevocationLists;
 use crate::fleet;
 use crate::fleet::webhooks::Courier;
+use crate::gateway::{self, Gateway};
 use crate::keys::{ActiveSnapshot, KeyStore};
 use crate::ledger::Ledger;
-use crate::listener::{EstListener, PlainListener, TrustHandle};
+use crate::listener::{PlainListener, TlsListener, TrustHandle};
 use crate::model::ServerPurpose;
 use crate::telemetry::Metrics;
 
@@ -36,6 +37,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// A server that runs.
 pub struct Server {
     est_address: SocketAddr,
+    gateway_address: SocketAddr,
     api_address: SocketAddr,
     follower: Arc<Follower>,
     ledger: Ledger,
@@ -49,7 +51,7 @@ struct Follower {
     ledger: Ledger,
     key_store: Arc<KeyStore>,
     active: Arc<ArcSwap<ActiveSnapshot>>,
-    trust: TrustHandle,
+    trust: Vec<TrustHandle>,
     /// One at a time, so that an older snapshot never follows a newer one.
     reloading: Mutex<()>,
     metrics: Arc<Metrics>,
@@ -76,25 +78,28 @@ impl Server {
         let active = Arc::new(ArcSwap::from_pointee(active));
         let metrics = Arc::new(Metrics::default());
 
-        let est = EstListener::bind(
-            config.est_listen,
-            ledger.clone(),
-            Arc::clone(&active),
-            Arc::clone(&metrics),
-        )
-        .await
-        .with_context(|| format!("est.listen: {}", config.est_listen))?;
+        let bind = |address, purpose| {
+            let (active, metrics) = (Arc::clone(&active), Arc::clone(&metrics));
+            TlsListener::bind(address, purpose, ledger.clone(), active, metrics)
+        };
+        let est = bind(config.est_listen, ServerPurpose::Est)
+            .await
+            .with_context(|| format!("est.listen: {}", config.est_listen))?;
+        let gateway = bind(config.gateway_listen, ServerPurpose::Gateway)
+            .await
+            .with_context(|| format!("gateway.listen: {}", config.gateway_listen))?;
         let api = PlainListener::bind(config.api_listen)
             .await
             .with_context(|| format!("api.listen: {}", config.api_listen))?;
         let (est_address, api_address) = (est.address()?, api.address()?);
+        let gateway_address = gateway.address()?;
         let est_public_port = config.est_public_port.unwrap_or(est_address.port());
         let follower = Arc::new(Follower {
             config,
             ledger: ledger.clone(),
             key_store: Arc::clone(&key_store),
             active: Arc::clone(&active),
-            trust: est.trust(),
+            trust: vec![est.trust(), gateway.trust()],
             reloading: Mutex::new(()),
             metrics: Arc::clone(&metrics),
         });
@@ -106,6 +111,12 @@ impl Server {
         let revocation_lists = Arc::new(revocation_lists);
         let est_service =
             est::router(enrolments, Arc::clone(&revocation_lists), Arc::clone(&metrics));
+        let gateway_service = gateway::router(Gateway {
+            ledger: ledger.clone(),
+            active: Arc::clone(&active),
+            est_public_port,
+            metrics: Arc::clone(&metrics),
+        });
         let courier = Courier {
             ledger: ledger.clone(),
             key_store: Arc::clone(&key_store),
@@ -127,19 +138,25 @@ impl Server {
         let mut tasks = JoinSet::new();
         tasks.spawn(est.serve(est_service, draining.clone()));
         tasks.spawn(api.serve(api_service, draining.clone()));
+        tasks.spawn(gateway.serve(gateway_service, draining.clone()));
         tasks.spawn(fleet::rotations::keep_going(ledger.clone(), draining.clone()));
         tasks.spawn(fleet::webhooks::keep_going(courier, draining.clone()));
         tasks.spawn(Arc::clone(&follower).follow(draining));
-        info!(est = %est_address, api = %api_address, "estd is up");
+        info!(est = %est_address, gateway = %gateway_address, api = %api_address, "estd is up");
         if !serves_a_factory(&follower.active.load()) {
             warn!("no Factory can be served yet: `estd factory csr` or `estd factory init`");
         }
-        Ok(Self { est_address, api_address, follower, ledger, tasks, drain })
+        Ok(Self { est_address, gateway_address, api_address, follower, ledger, tasks, drain })
     }
 
     /// Where EST listens.
     pub fn est_address(&self) -> SocketAddr {
         self.est_address
+    }
+
+    /// Where the device gateway listens.
+    pub fn gateway_address(&self) -> SocketAddr {
+        self.gateway_address
     }
 
     /// Where the API listens.
@@ -221,7 +238,7 @@ impl Follower {
         let active = load(&self.config, &self.ledger, &self.key_store, previous).await?;
         info!(version = active.snapshot().version, "the Factories have changed");
         self.active.store(Arc::new(active));
-        self.trust.reload();
+        self.trust.iter().for_each(TrustHandle::reload);
         self.note_version();
         Ok(())
     }

@@ -40,6 +40,7 @@ fn the_five_minutes_of_the_readme_work() {
         .args(["-c", &script])
         .current_dir(folder.path())
         .env("PATH", path)
+        .env("ESTD_GATEWAY_LISTEN", "127.0.0.1:0")
         .env("ESTD_EST_LISTEN", format!("0.0.0.0:{est}"))
         .env("ESTD_API_LISTEN", format!("127.0.0.1:{api}"))
         .env("ESTD_URL", format!("http://127.0.0.1:{api}"))

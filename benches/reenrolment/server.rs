@@ -98,6 +98,7 @@ impl Server {
         let log = folder.path().join("log");
         let process = Command::new(env!("CARGO_BIN_EXE_estd"))
             .args(["serve", "--est-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"])
+            .args(["--gateway-listen", "127.0.0.1:0"])
             .args(["--ledger-url", &url, "--log-filter", log_filter, "--data-dir"])
             .arg(&data)
             .current_dir(&folder)

@@ -19,8 +19,8 @@ use crate::clock::UnixTime;
 use crate::fleet::rotations::{self, AskedRotation};
 use crate::ledger::{DryRun, RotationDevice, RotationDevicePage, Started};
 use crate::model::rotation::{
-    Counts, DailyWindow, FioconfigSettings, MemberState, Pace, Plan, Rotation, RotationAct,
-    RotationName, Selection, StopRule,
+    Counts, DailyWindow, FioconfigSettings, MemberState, Pace, Plan, ROTATE_CERTS,
+    ROTATE_CERTS_HANDLER, Rotation, RotationAct, RotationName, Selection, StopRule,
 };
 use crate::model::{DeviceCa, DeviceCaId, DeviceName, FactoryTrust, Label};
 use crate::pki::Fingerprint;
@@ -292,10 +292,10 @@ pub(super) async fn fioconfig(
     let (trust, rotation) = find(&api, &principal, &query, &id).await?;
     let est = format!("{}:{}", trust.factory.est_host, api.est_public_port);
     let file = ConfigFile {
-        name: "fio-rotate-certs",
+        name: ROTATE_CERTS,
         value: rotation.plan.fioconfig.file(&est, &rotation.name),
         unencrypted: true,
-        on_changed: ["/usr/share/fioconfig/handlers/renew-client-cert"],
+        on_changed: [ROTATE_CERTS_HANDLER],
     };
     Ok(Json(FioconfigFile { reason: rotation.plan.reason, files: [file] }))
 }

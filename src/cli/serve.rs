@@ -30,6 +30,7 @@ impl Serve {
                 return output::json(&json!({
                     "data_dir": config.data_dir,
                     "est.listen": config.est_listen,
+                    "gateway.listen": config.gateway_listen,
                     "api.listen": config.api_listen,
                     "est.labels": labels,
                     "keys.pkcs11.token": config.pkcs11.map(|pkcs11| pkcs11.token),
@@ -38,6 +39,7 @@ impl Serve {
             output::line("The configuration can be used.")?;
             output::line(&format!("data_dir    {}", config.data_dir.display()))?;
             output::line(&format!("est.listen  {}", config.est_listen))?;
+            output::line(&format!("gateway.listen  {}", config.gateway_listen))?;
             output::line(&format!("api.listen  {}", config.api_listen))?;
             output::line(&format!("est.labels  {}", labels.join(", ")))?;
             if let Some(pkcs11) = &config.pkcs11 {

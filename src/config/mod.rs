@@ -29,6 +29,8 @@ pub struct Config {
     pub pkcs11: Option<Pkcs11>,
     /// Where EST listens.
     pub est_listen: SocketAddr,
+    /// Where the device gateway listens.
+    pub gateway_listen: SocketAddr,
     /// Where the API listens.
     pub api_listen: SocketAddr,
     /// The port at which devices reach EST, if it is not the one that EST listens at.
@@ -74,6 +76,7 @@ impl ConfigError {
 
 const DATA_DIR: &str = "./estd-data";
 const EST_LISTEN: &str = "0.0.0.0:8443";
+const GATEWAY_LISTEN: &str = "0.0.0.0:8444";
 const API_LISTEN: &str = "127.0.0.1:8080";
 const LOG_FILTER: &str = "info";
 const FIOCONFIG: &str = "fioconfig";
@@ -101,6 +104,8 @@ impl Config {
             .pkcs11
             .and_then(|keys| pkcs11(keys, written.secrets.pkcs11_pin, &mut errors));
         let est_listen = address("est.listen", written.est.listen, EST_LISTEN, &mut errors);
+        let gateway_listen =
+            address("gateway.listen", written.gateway.listen, GATEWAY_LISTEN, &mut errors);
         let api_listen = address("api.listen", written.api.listen, API_LISTEN, &mut errors);
         let profiles = profiles(written.est.profile, written.est.labels, &mut errors);
         let authorities = registration_authorities(
@@ -112,21 +117,24 @@ impl Config {
         if let Err(why) = tracing_subscriber::EnvFilter::try_new(&log_filter) {
             errors.push(ConfigError::new("log.filter", why));
         }
-        match (est_listen, api_listen) {
-            (Some(est_listen), Some(api_listen)) if errors.is_empty() => Ok(Self {
-                data_dir,
-                ledger,
-                key_encryption_key: written.secrets.key_encryption_key,
-                pkcs11,
-                est_public_port: written.est.public_port,
-                rotation,
-                est_listen,
-                api_listen,
-                profiles,
-                registration_authorities: authorities,
-                log_format: written.log.format.unwrap_or_default(),
-                log_filter,
-            }),
+        match (est_listen, gateway_listen, api_listen) {
+            (Some(est_listen), Some(gateway_listen), Some(api_listen)) if errors.is_empty() => {
+                Ok(Self {
+                    data_dir,
+                    ledger,
+                    key_encryption_key: written.secrets.key_encryption_key,
+                    pkcs11,
+                    est_public_port: written.est.public_port,
+                    rotation,
+                    est_listen,
+                    gateway_listen,
+                    api_listen,
+                    profiles,
+                    registration_authorities: authorities,
+                    log_format: written.log.format.unwrap_or_default(),
+                    log_filter,
+                })
+            }
             _ => Err(errors),
         }
     }

@@ -18,6 +18,7 @@ pub struct Written {
     pub(super) ledger: Ledger,
     pub(super) keys: Keys,
     pub(super) est: Est,
+    pub(super) gateway: Gateway,
     pub(super) api: Api,
     pub(super) rotation: Rotation,
     pub(super) log: Log,
@@ -60,6 +61,12 @@ pub(super) struct Est {
     pub(super) registration_authorities: Option<Vec<String>>,
     pub(super) profile: Profile,
     pub(super) labels: BTreeMap<String, Profile>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Gateway {
+    pub(super) listen: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,6 +180,9 @@ pub struct ServeOverrides {
     /// Where EST listens [default: 0.0.0.0:8443]
     #[arg(long, env = "ESTD_EST_LISTEN", value_name = "ADDRESS:PORT")]
     pub est_listen: Option<String>,
+    /// Where the device gateway listens [default: 0.0.0.0:8444]
+    #[arg(long, env = "ESTD_GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
+    pub gateway_listen: Option<String>,
     /// Where the API listens, without TLS [default: 127.0.0.1:8080]
     #[arg(long, env = "ESTD_API_LISTEN", value_name = "ADDRESS:PORT")]
     pub api_listen: Option<String>,
@@ -211,6 +221,7 @@ impl Written {
         };
         over(&mut written.ledger.url, &overrides.ledger_url);
         over(&mut written.est.listen, &serve.est_listen);
+        over(&mut written.gateway.listen, &serve.gateway_listen);
         over(&mut written.api.listen, &serve.api_listen);
         over(&mut written.log.filter, &serve.log_filter);
         if overrides.data_dir.is_some() {

@@ -77,6 +77,7 @@ impl Demo {
         config.data_dir = folder.join("estd-data");
         config.ledger = format!("sqlite:{}", config.data_dir.join("ledger.sqlite").display());
         config.est_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.gateway_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.api_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         make_data_dir(&config.data_dir)?;
         let random = SystemRandom::new();

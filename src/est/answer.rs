@@ -114,19 +114,7 @@ pub(super) fn refusal(refusal: &Refusal) -> Response<Body> {
 }
 
 fn status(class: Class) -> StatusCode {
-    match class {
-        Class::Malformed => StatusCode::BAD_REQUEST,
-        Class::Unauthenticated => StatusCode::UNAUTHORIZED,
-        Class::Forbidden => StatusCode::FORBIDDEN,
-        Class::NotFound => StatusCode::NOT_FOUND,
-        Class::Conflict => StatusCode::CONFLICT,
-        Class::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
-        Class::TooSlow => StatusCode::REQUEST_TIMEOUT,
-        Class::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Class::WrongType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Class::NotOffered => StatusCode::NOT_IMPLEMENTED,
-        Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-    }
+    StatusCode::from_u16(class.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn respond(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Body> {

@@ -11,7 +11,7 @@ use super::facts::maybe_fingerprint;
 use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError, RotationOfDevice};
 use crate::clock::UnixTime;
-use crate::model::{Allowance, CredentialState, DeviceName, FactoryId};
+use crate::model::{Allowance, CredentialState, DeviceEvent, DeviceName, FactoryId};
 
 /// A device with all of its credentials.
 #[derive(Debug, Serialize)]
@@ -38,6 +38,8 @@ pub struct DeviceStory {
     pub credentials: Vec<CredentialStory>,
     /// The rotations that it is or was in, the latest first.
     pub rotations: Vec<RotationOfDevice>,
+    /// What it has said of their steps, oldest first.
+    pub events: Vec<DeviceEvent>,
 }
 
 /// A credential of a device.
@@ -118,6 +120,7 @@ impl Ledger {
                 .map(|row| credential_story(row, &names))
                 .collect::<Result<_, _>>()?,
             rotations: self.rotations_of_device(row.integer("id")?).await?,
+            events: self.events_of_device(row.integer("id")?).await?,
         }))
     }
 

@@ -32,7 +32,7 @@ use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::Ledger;
 use crate::model::audit::{Entry, Outcome};
-use crate::model::{FactoryId, Peer, Refusal};
+use crate::model::{FactoryId, Peer, Refusal, ServerPurpose};
 use crate::telemetry::Metrics;
 
 const CONNECTION_LIMIT: usize = 10_000;
@@ -48,14 +48,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// RFC 9266 §2.
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
 
-/// Serves EST over TLS.
-pub struct EstListener {
+/// Serves devices over TLS.
+pub struct TlsListener {
     socket: TcpListener,
     tls: Arc<Tls>,
 }
 
-/// What every connection of the EST listener shares.
+/// What every connection of a listener shares.
 struct Tls {
+    purpose: ServerPurpose,
     trust: ArcSwap<TlsTrust>,
     ledger: Ledger,
     active: Arc<ArcSwap<ActiveSnapshot>>,
@@ -74,24 +75,26 @@ pub struct TrustHandle(Arc<Tls>);
 impl TrustHandle {
     /// Makes new handshakes use the present snapshot; open connections stay.
     pub fn reload(&self) {
-        self.0.trust.store(Arc::new(TlsTrust::new(&self.0.active.load())));
+        self.0.trust.store(Arc::new(TlsTrust::new(&self.0.active.load(), self.0.purpose)));
     }
 }
 
-impl EstListener {
-    /// Listens on `address`.
+impl TlsListener {
+    /// Listens on `address`, with the server certificates of a purpose: EST takes clients without a
+    /// certificate as well, the device gateway does not.
     ///
     /// # Errors
     /// When the address cannot be had.
     pub async fn bind(
         address: SocketAddr,
+        purpose: ServerPurpose,
         ledger: Ledger,
         active: Arc<ArcSwap<ActiveSnapshot>>,
         metrics: Arc<Metrics>,
     ) -> io::Result<Self> {
         let socket = TcpListener::bind(address).await?;
-        let trust = ArcSwap::from_pointee(TlsTrust::new(&active.load()));
-        Ok(Self { socket, tls: Arc::new(Tls { trust, ledger, active, metrics }) })
+        let trust = ArcSwap::from_pointee(TlsTrust::new(&active.load(), purpose));
+        Ok(Self { socket, tls: Arc::new(Tls { purpose, trust, ledger, active, metrics }) })
     }
 
     /// Where it listens.

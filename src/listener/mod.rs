@@ -8,7 +8,7 @@ mod session;
 mod trust;
 mod verifier;
 
-pub use accept::{EstListener, PlainListener, TrustHandle};
+pub use accept::{PlainListener, TlsListener, TrustHandle};
 pub use http::HttpBody;
 pub use session::Session;
 pub use trust::TlsTrust;

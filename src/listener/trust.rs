@@ -14,7 +14,7 @@ use crate::keys::{ActiveSnapshot, ServerIdentity};
 use crate::model::{DeviceCaState, FactoryId, FactoryTrust, Issuer, ServerPurpose};
 use crate::pki::Certificate;
 
-/// The TLS side of a snapshot.
+/// The TLS side of a snapshot, for one kind of server.
 pub struct TlsTrust {
     pub(super) provider: Arc<CryptoProvider>,
     pub(super) anchors: Vec<TrustAnchor<'static>>,
@@ -23,6 +23,7 @@ pub struct TlsTrust {
     pub(super) hints: Vec<DistinguishedName>,
     /// Only so that a refused device reads why.
     pub(super) revoked: Vec<Certificate>,
+    purpose: ServerPurpose,
     servers: Vec<Server>,
 }
 
@@ -34,7 +35,7 @@ struct Server {
 
 impl TlsTrust {
     /// Makes it. A certificate that TLS cannot use is left out, with a warning: the others go on.
-    pub fn new(active: &ActiveSnapshot) -> Self {
+    pub fn new(active: &ActiveSnapshot, purpose: ServerPurpose) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut trust = Self {
             anchors: Vec::new(),
@@ -42,17 +43,18 @@ impl TlsTrust {
             hints: Vec::new(),
             revoked: Vec::new(),
             servers: Vec::new(),
+            purpose,
             provider,
         };
         for factory in &active.snapshot().factories {
             trust.add_anchors(factory);
-            let Some(identity) = active.server(factory.factory.id, ServerPurpose::Est) else {
+            let Some(identity) = active.server(factory.factory.id, purpose) else {
                 continue;
             };
             match certified_key(identity, &trust.provider) {
                 Ok(certificate) => trust.servers.push(Server {
                     factory: factory.factory.id,
-                    host: factory.factory.est_host.as_str().to_owned(),
+                    host: factory.factory.host(purpose).to_string(),
                     certificate: Arc::new(certificate),
                 }),
                 Err(why) => {
@@ -63,6 +65,11 @@ impl TlsTrust {
         trust
     }
 
+    /// Whether a client without a certificate is sent away in the handshake.
+    pub(super) fn demands_certificate(&self) -> bool {
+        self.purpose == ServerPurpose::Gateway
+    }
+
     fn add_anchors(&mut self, factory: &FactoryTrust) {
         for ca in &factory.device_cas {
             if ca.state == DeviceCaState::Revoked {
@@ -71,7 +78,9 @@ impl TlsTrust {
                 self.add_anchor(factory, &ca.certificate, Issuer::DeviceCa(ca.id));
             }
         }
-        for ca in &factory.bootstrap_cas {
+        // A bootstrap certificate is good for a first enrolment and nothing else.
+        let introducers = (self.purpose == ServerPurpose::Est).then_some(&factory.bootstrap_cas);
+        for ca in introducers.into_iter().flatten() {
             self.add_anchor(factory, &ca.certificate, Issuer::Bootstrap(ca.id));
         }
     }

@@ -102,7 +102,7 @@ fn bounded(text: &str) -> String {
 
 impl ClientCertVerifier for DeviceVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        self.trust.demands_certificate()
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {

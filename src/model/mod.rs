@@ -6,6 +6,7 @@ mod credential;
 mod delivery;
 mod device;
 mod device_ca;
+mod device_event;
 mod factory;
 mod held_request;
 mod peer;
@@ -25,6 +26,7 @@ pub use credential::{
 pub use delivery::Progress;
 pub use device::{DeviceMetadata, DeviceName};
 pub use device_ca::{ActRefused, DeviceCa, DeviceCaAct, DeviceCaId, DeviceCaKind, DeviceCaState};
+pub use device_event::DeviceEvent;
 pub use factory::{Factory, FactoryId, FactoryName, HostName, ServerPurpose};
 pub use held_request::{HELD_LIMIT, HeldRequestId, HeldState};
 pub use peer::{Issuer, Peer, PeerCertificate};

@@ -30,6 +30,25 @@ pub enum Class {
     Unavailable,
 }
 
+impl Class {
+    /// The HTTP status.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::WrongMethod => 405,
+            Self::TooSlow => 408,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::WrongType => 415,
+            Self::NotOffered => 501,
+            Self::Unavailable => 503,
+        }
+    }
+}
+
 macro_rules! refusals {
     ($($(#[$doc:meta])* $class:ident $code:literal $name:ident $(($detail:ty))? : $text:literal;)*) => {
         /// A refusal, with what the asker should know about it.
@@ -85,6 +104,11 @@ refusals! {
     /// An enrollment status that is none.
     Malformed "status-malformed" StatusMalformed(String):
         "the body is no enrollment status telemetry (RFC 8995 §5.9.4): {0}";
+    /// What a device told the gateway cannot be read.
+    Malformed "gateway-body" GatewayBody(String): "the body is not what the gateway takes: {0}";
+    /// A device announced a key that was never issued to it.
+    Conflict "next-key-unknown" NextKeyUnknown:
+        "no certificate was issued to this device for that key";
     /// More than 64 KiB.
     TooLarge "body-too-large" BodyTooLarge: "the body is larger than 64 KiB";
     /// The body did not arrive in time.

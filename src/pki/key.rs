@@ -1,5 +1,7 @@
 //! Public keys: the original `SubjectPublicKeyInfo` and what kind of key it holds.
 
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject;
 use std::fmt;
 
 use const_oid::db::rfc5912::{ID_EC_PUBLIC_KEY, RSA_ENCRYPTION, SECP_256_R_1, SECP_384_R_1};
@@ -62,6 +64,15 @@ impl PublicKey {
     pub fn from_der(der: &[u8]) -> Result<Self, Malformed> {
         let algorithm = classify(der).map_err(|why| Malformed::new(WHAT, why))?;
         Ok(Self { der: der.to_vec(), algorithm })
+    }
+
+    /// Reads the first `PUBLIC KEY` of a PEM text; what stands around the block is passed over.
+    ///
+    /// # Errors
+    /// When there is none, or it is not well formed.
+    pub fn from_pem(text: &[u8]) -> Result<Self, Malformed> {
+        let der = SubjectPublicKeyInfoDer::from_pem_slice(text);
+        Self::from_der(&der.map_err(|why| Malformed::new(WHAT, format!("{why:?}")))?)
     }
 
     /// The P-256 key of an uncompressed point.

@@ -173,8 +173,15 @@ impl Drop for Process {
 }
 
 /// What serves on free ports.
-pub const SERVE: [&str; 5] =
-    ["serve", "--est-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"];
+pub const SERVE: [&str; 5] = [
+    "serve",
+    "--est-listen",
+    "127.0.0.1:0",
+    "--gateway-listen",
+    "127.0.0.1:0",
+    "--api-listen",
+    "127.0.0.1:0",
+];
 
 /// Asks again and again until there is an answer; panics when there never is one.
 pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {

@@ -123,6 +123,7 @@ impl Process {
             .arg(&config.data_dir)
             .args(["--ledger-url", &config.ledger, "serve", "--log-filter", "info"])
             .args(["--est-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"])
+            .args(["--gateway-listen", "127.0.0.1:0"])
             .current_dir(log.parent().unwrap())
             .stdin(Stdio::null())
             .stderr(File::create(log).unwrap())

@@ -87,6 +87,7 @@ impl TestServer {
         let mut config = Config::from_written(toml::from_str::<Written>(toml).unwrap()).unwrap();
         config.data_dir = folder.path().join("data");
         config.est_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.gateway_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.api_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.ledger = match backend {
             Backend::Sqlite => format!("sqlite:{}", folder.path().join("ledger").display()),

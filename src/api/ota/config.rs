@@ -21,10 +21,9 @@ use super::devices::NameQuery;
 use super::read;
 use crate::fleet::rotations::{self, AskedRotation};
 use crate::ledger::Started;
-use crate::model::rotation::{FioconfigSettings, Plan, RotationName, Selection};
+use crate::model::rotation::{FioconfigSettings, Plan, ROTATE_CERTS, RotationName, Selection};
 use crate::model::{DeviceName, FactoryTrust, Label};
 
-const ROTATE_CERTS: &str = "fio-rotate-certs";
 const EST_PATH: &str = "/.well-known/est";
 
 /// A change of the configuration of devices.

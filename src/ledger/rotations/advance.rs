@@ -163,6 +163,13 @@ async fn offer(
         let devices = members.iter().map(|member| member.device);
         let offered = MemberState::Offered;
         write_members(transaction, rotation.id, devices, offered, (None, None), time).await?;
+        let noted = Statement::new(
+            "UPDATE rotation_device SET offered_at = $1 WHERE rotation_id = $2 AND device_id IN ",
+        )
+        .bind(time.0)
+        .bind(rotation.id.0)
+        .tuple(members.iter().map(|member| member.device.into()));
+        transaction.execute(noted).await?;
         for member in members {
             rotation.counts.shift(member.state, offered);
         }

@@ -11,7 +11,10 @@ use serde::{Serialize, Serializer};
 
 pub use member::{Aim, Fact, MemberReason, MemberState};
 pub use pace::{DailyWindow, Pace, PaceRefused};
-pub use plan::{FioconfigSettings, Outcomes, Plan, RotationDefaults, Selection, StopRule};
+pub use plan::{
+    FioconfigSettings, Outcomes, Plan, ROTATE_CERTS, ROTATE_CERTS_HANDLER, RotationDefaults,
+    Selection, StopRule,
+};
 
 use super::{DeviceCaId, FactoryId, NotA, RenewalWindow};
 use crate::clock::UnixTime;

@@ -24,6 +24,11 @@ pub struct Plan {
     pub reason: String,
 }
 
+/// The configuration file that starts a rotation on fioconfig devices.
+pub const ROTATE_CERTS: &str = "fio-rotate-certs";
+/// What it makes them run.
+pub const ROTATE_CERTS_HANDLER: &str = "/usr/share/fioconfig/handlers/renew-client-cert";
+
 /// What holds for a rotation that says nothing else.
 #[derive(Clone, Debug)]
 pub struct RotationDefaults {

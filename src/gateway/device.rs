@@ -1,0 +1,50 @@
+//! `GET /device`, and `PATCH /device`: the device says which key it will use next.
+
+use axum::body::Body;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Caller, Gateway, answer, read, unreadable};
+use crate::ledger::NextKey;
+use crate::model::Refusal;
+use crate::pki::PublicKey;
+
+#[derive(Deserialize)]
+struct Update {
+    /// PEM SubjectPublicKeyInfo.
+    next_pubkey: String,
+}
+
+pub(super) async fn get(gateway: &Gateway, caller: &Caller) -> Result<Response, Refusal> {
+    let story = gateway.ledger.device(caller.factory.id, &caller.device).await;
+    let story = story.map_err(unreadable)?.ok_or(Refusal::CredentialUnknown)?;
+    Ok(answer::json(
+        json!({
+            "uuid": story.name,
+            "name": story.alias,
+            "factory": caller.factory.name.as_str(),
+            "group": story.group,
+            "hardware-id": story.hardware_id,
+            "created-at": story.registered_at,
+            "last-seen": story.last_seen_at,
+        })
+        .to_string(),
+    ))
+}
+
+pub(super) async fn update(
+    gateway: &Gateway,
+    caller: &Caller,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let Update { next_pubkey } = read(body).await?;
+    let key = PublicKey::from_pem(next_pubkey.as_bytes());
+    let key = key.map_err(|why| Refusal::GatewayBody(why.to_string()))?;
+    let (factory, device) = (caller.factory.id, &caller.device);
+    let told = gateway.ledger.announce_key(factory, device, key.fingerprint()).await;
+    match told.map_err(unreadable)? {
+        NextKey::Noted => Ok(answer::ok()),
+        NextKey::Unknown => Err(Refusal::NextKeyUnknown),
+    }
+}

@@ -1,0 +1,21 @@
+//! What a device says of a step of its rotation. It is kept as it is said, and never overrides what
+//! the ledger has seen.
+
+use serde::Serialize;
+
+/// An event of a device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceEvent {
+    /// The device's own id for it.
+    pub id: String,
+    /// When it happened, by the device's clock, as the device writes it.
+    pub device_time: String,
+    /// The rotation that the device names.
+    pub rotation: String,
+    /// Which step.
+    pub step: String,
+    /// Whether it went well, if the device says so.
+    pub success: Option<bool>,
+    /// What else the device says.
+    pub details: String,
+}

@@ -1,0 +1,161 @@
+//! A rotation over the gateway: told, rotated, announced, proven.
+
+use serde_json::{Value, json};
+
+use crate::agent::{NEW, OLD, announce, config, connect, event, rotate_certs, say, send};
+use crate::on_both_ledgers;
+use crate::support::device::new_key;
+use crate::support::fioctl::Fioctl;
+use crate::support::{Device, TestServer, eventually};
+
+/// Devices that the gateway has seen, and a rotation off their Device CA that is told to each.
+async fn rotating(
+    backend: crate::support::Backend,
+    count: usize,
+) -> (TestServer, Fioctl, Vec<Device>) {
+    let server = TestServer::start(backend).await;
+    let api = Fioctl::new(&server);
+    let devices: Vec<_> = (0..count).map(|n| server.device(&format!("device-{n}"))).collect();
+    for device in &devices {
+        assert_eq!(config(&server, device, NEW).await.status, 204, "registered at first contact");
+    }
+    let serial = server.factory_line.certificate().serial().to_string();
+    let asked = json!({
+        "id": "certs-1669058841", "select": { "device_ca": serial },
+        "pace": { "per_minute": 600_000 }, "stop": { "never": true },
+    });
+    api.post("/v1/rotations", &asked).await.json(201);
+    becomes(&api, "offered", count).await;
+    (server, api, devices)
+}
+
+async fn becomes(api: &Fioctl, state: &str, count: usize) {
+    eventually(&format!("{count} devices to be {state}"), async || {
+        let status = api.get("/v1/rotations/certs-1669058841").await.json(200);
+        status["counts"][state] == count
+    })
+    .await;
+}
+
+/// The old agent and the new one, to the letter: fetch, EST, lock, switch.
+async fn rotates(server: &TestServer, old: &Device, agent: &str) -> Device {
+    let told = rotate_certs(&config(server, old, agent).await);
+    let label = if agent == OLD { "/fioconfig" } else { "" };
+    let port = server.server.est_address().port();
+    let url = format!("https://localhost:{port}/.well-known/est{label}");
+    assert_eq!(told["ESTSERVER"], json!(url));
+    assert_eq!((&told["PKEYIDS"], &told["CERTIDS"]), (&json!("01,07"), &json!("03,09")));
+    assert_eq!(told["ROTATIONID"], "certs-1669058841");
+
+    let started = json!([event("e0", "certs-1669058841", "CertRotationStarted", None)]);
+    assert_eq!(say(server, old, &started).await.status, 200);
+    let (key, body) = old.request();
+    let path = format!("/.well-known/est{label}/simplereenroll");
+    let request = crate::support::wire::post(&path, &body);
+    let answer = server.send(Some(old), &request).await.unwrap();
+    assert_eq!(answer.status, if agent == OLD { 201 } else { 200 });
+    let certificate = answer.certificate();
+    let locked = announce(server, old, &key).await;
+    assert_eq!(locked.status, 200, "exactly 200: {locked:?}");
+    let own = send(server, old, ("GET", "//config-device"), "", "").await;
+    assert_eq!(own.status, 204, "nothing to encrypt anew");
+    Device::switched(certificate, key)
+}
+
+on_both_ledgers! {
+    async fn a_device_is_told_rotates_and_is_proven_to_have_switched(backend: Backend) {
+        let (server, api, devices) = rotating(backend, 2).await;
+        for (device, agent) in devices.iter().zip([OLD, NEW]) {
+            let new = rotates(&server, device, agent).await;
+            // Told until it has switched.
+            assert_eq!(config(&server, device, agent).await.status, 200);
+            assert_eq!(config(&server, &new, agent).await.status, 204, "it has switched");
+            let back = config(&server, device, agent).await;
+            assert_eq!(back.status, 403);
+            assert!(back.text().ends_with("(credential-superseded)\n"), "{}", back.text());
+        }
+        becomes(&api, "confirmed", 2).await;
+        let audit = server.audit().await;
+        let announced = audit.iter().filter(|row| row.action == "announce-key");
+        assert_eq!(announced.filter(|row| row.outcome == "done").count(), 2);
+        server.stop().await;
+    }
+
+    async fn unchanged_is_304_and_aborted_is_gone(backend: Backend) {
+        let (server, api, devices) = rotating(backend, 1).await;
+        let device = &devices[0];
+        let since = async |date: &str| {
+            let headers = format!("If-Modified-Since: {date}\r\nUser-Agent: {NEW}\r\n");
+            send(&server, device, ("GET", "/config"), &headers, "").await.status
+        };
+        let first = config(&server, device, NEW).await;
+        let date = first.header("Date").unwrap();
+        assert_eq!(since(date).await, 304);
+        assert_eq!(since(&date.replace("GMT", "UTC")).await, 304, "as the agent writes it");
+        assert_eq!(since("Sat, 21 Nov 2020 05:00:00 UTC").await, 200);
+        assert_eq!(since("yesterday").await, 200);
+        api.post("/v1/rotations/certs-1669058841/abort", &json!({})).await.json(200);
+        assert_eq!(config(&server, device, NEW).await.status, 204);
+        server.stop().await;
+    }
+
+    /// What is announced must have been issued to this very device.
+    async fn a_key_that_was_not_issued_is_an_alarm(backend: Backend) {
+        let (server, _api, devices) = rotating(backend, 2).await;
+        let (own, body) = devices[0].request();
+        server.reenroll(&devices[0], &body).await.certificate();
+        for (device, key) in [(&devices[0], &new_key()), (&devices[1], &own)] {
+            let answer = announce(&server, device, key).await;
+            assert_eq!(answer.status, 409, "{answer:?}");
+            assert!(answer.text().ends_with("(next-key-unknown)\n"), "{}", answer.text());
+        }
+        assert_eq!(announce(&server, &devices[0], &own).await.status, 200);
+        let audit = server.audit().await;
+        let alarms = audit.iter().filter(|row| row.code == "next-key-unknown");
+        assert_eq!(alarms.filter(|row| row.outcome == "alarm").count(), 2);
+        server.stop().await;
+    }
+
+    /// A failed rotation says that it has completed: what is seen counts, not what is said.
+    async fn what_devices_say_is_kept_and_proves_nothing(backend: Backend) {
+        let (server, api, devices) = rotating(backend, 1).await;
+        let events = json!([
+            event("e1", "certs-1669058841", "Generate new certificate", Some(false)),
+            event("e2", "certs-1669058841", "CertRotationCompleted", Some(true)),
+        ]);
+        for _ in 0..2 {
+            assert_eq!(say(&server, &devices[0], &events).await.status, 200);
+        }
+        let story = api.get("/v1/devices/device-0").await.json(200);
+        let kept = story["events"].as_array().unwrap();
+        assert_eq!(kept.len(), 2, "the same id is the same event");
+        assert_eq!((&kept[0]["success"], &kept[0]["details"]), (&json!(false), &json!("disk full")));
+        let status = api.get("/v1/rotations/certs-1669058841").await.json(200);
+        assert_eq!(status["counts"]["confirmed"], 0);
+        // No more than the last 200 are kept.
+        for round in 0..3 {
+            let many = (0..100).map(|n| event(&format!("{round}-{n}"), "x", "y", None));
+            let many = Value::Array(many.collect());
+            assert_eq!(say(&server, &devices[0], &many).await.status, 200);
+        }
+        let story = api.get("/v1/devices/device-0").await.json(200);
+        assert_eq!(story["events"].as_array().unwrap().len(), 200);
+        server.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_certificate_of_a_device_ends_in_the_handshake() {
+    let server = TestServer::start(crate::support::Backend::Sqlite).await;
+    let stranger = TestServer::start(crate::support::Backend::Sqlite).await;
+    let foreign = stranger.device("device-1");
+    for device in [None, Some(&foreign)] {
+        let sent = async {
+            let mut wire = connect(&server, device).await?;
+            wire.send(b"GET /config HTTP/1.1\r\nHost: localhost\r\n\r\n").await
+        };
+        assert!(sent.await.is_err());
+    }
+    server.stop().await;
+    stranger.stop().await;
+}
