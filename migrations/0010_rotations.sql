@@ -40,6 +40,7 @@ CREATE TABLE rotation_device (
     detail TEXT,
     credential_before BIGINT,           -- what it used when the rotation began
     offered_at BIGINT,                  -- when its slot came
+    failures BIGINT NOT NULL DEFAULT 0, -- how often it has failed
     PRIMARY KEY (rotation_id, device_id)
 );
 CREATE INDEX rotation_device_device ON rotation_device (device_id, rotation_id);

@@ -27,6 +27,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("fleet", 3),
     ("listener", 4),
     ("est", 5),
+    ("gateway", 5),
     ("api", 5),
     ("cli", 6),
     ("demo", 6),
@@ -39,7 +40,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("sqlx", &["ledger"]),
     ("rustls", &["listener", "client"]),
     ("tokio_rustls", &["listener", "client"]),
-    ("axum", &["est", "api"]),
+    ("axum", &["est", "gateway", "api"]),
     ("clap", &["cli", "config"]),
     ("cryptoki", &["keys"]),
 ];

@@ -273,5 +273,13 @@ fn show(global: &Global, story: &Value) -> anyhow::Result<()> {
     let rows: Vec<_> =
         rotations.iter().map(|one| keys.map(|key| output::field(one, key))).collect();
     output::line("")?;
-    output::table(["ROTATION", "STATE", "SINCE", "WHY"], &rows)
+    output::table(["ROTATION", "STATE", "SINCE", "WHY"], &rows)?;
+    let events = story.get("events").and_then(Value::as_array).cloned().unwrap_or_default();
+    if events.is_empty() {
+        return Ok(());
+    }
+    let keys = ["rotation", "step", "success", "details", "device_time"];
+    let rows: Vec<_> = events.iter().map(|one| keys.map(|key| output::field(one, key))).collect();
+    output::line("\nWhat the device says, which proves nothing:")?;
+    output::table(["ROTATION", "STEP", "WELL", "DETAILS", "BY ITS CLOCK"], &rows)
 }

@@ -21,7 +21,7 @@ struct Written {
     device_time: String,
     event_type: EventType,
     #[serde(default)]
-    event: Details,
+    event: Said,
 }
 
 #[derive(Deserialize)]
@@ -31,7 +31,7 @@ struct EventType {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Details {
+struct Said {
     correlation_id: String,
     success: Option<bool>,
     details: Value,

@@ -86,6 +86,16 @@ impl Changes {
             update(transaction, change, ids.collect()).await?;
         }
         let now = now.0;
+        // The device uses the key that it had announced.
+        let announced = "UPDATE device SET next_key = NULL, next_key_at = NULL \
+             WHERE next_key IS NOT NULL AND EXISTS (SELECT 1 FROM credential \
+             WHERE credential.device_id = device.id \
+             AND credential.public_key_sha256 = device.next_key AND credential.id IN ";
+        if !self.used.is_empty() {
+            let used = self.used.iter().map(|id| Value::from(*id));
+            let announced = Statement::new(announced).tuple(used).then(")");
+            transaction.execute(announced).await?;
+        }
         let used = "UPDATE credential SET first_used_at = COALESCE(first_used_at, $1) WHERE id IN ";
         update(transaction, Statement::new(used).bind(now), self.used).await?;
         let seen = "UPDATE device SET last_seen_at = $1 WHERE id IN ";

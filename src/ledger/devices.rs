@@ -34,6 +34,8 @@ pub struct DeviceStory {
     pub allowed_once: bool,
     /// SHA-256 of the one certificate that it may come back with; absent: any.
     pub allowed_certificate: Option<String>,
+    /// SHA-256 of the key that it has said it will use next, until it is seen using it.
+    pub next_key: Option<String>,
     /// Its credentials, oldest first.
     pub credentials: Vec<CredentialStory>,
     /// The rotations that it is or was in, the latest first.
@@ -89,7 +91,7 @@ impl Ledger {
     ) -> Result<Option<DeviceStory>, LedgerError> {
         let select = Statement::new(
             "SELECT id, name, alias, device_group, hardware_id, registered_at, last_seen_at, \
-             denied_at, allowed_once, allowed_sha256 FROM device WHERE factory_id = $1 AND name = $2",
+             denied_at, allowed_once, allowed_sha256, next_key FROM device WHERE factory_id = $1 AND name = $2",
         );
         let rows = self.database.rows(select.bind(factory.0).bind(name.as_str())).await?;
         let Some(row) = rows.first() else {
@@ -115,6 +117,7 @@ impl Ledger {
             allowed_once: row.integer("allowed_once")? != 0,
             allowed_certificate: maybe_fingerprint(row, "allowed_sha256")?
                 .map(|one| one.to_string()),
+            next_key: maybe_fingerprint(row, "next_key")?.map(|one| one.to_string()),
             credentials: credentials
                 .iter()
                 .map(|row| credential_story(row, &names))

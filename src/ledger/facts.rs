@@ -51,6 +51,7 @@ pub(super) struct MemberFacts {
     pub(super) ordinal: i64,
     pub(super) state: MemberState,
     pub(super) credential_before: Option<i64>,
+    pub(super) failed_before: bool,
 }
 
 impl Facts {
@@ -209,7 +210,7 @@ impl Facts {
         }
         let select = Statement::new(
             "SELECT member.device_id, member.rotation_id, member.ordinal, member.state, \
-             member.credential_before FROM rotation_device member \
+             member.credential_before, member.failures FROM rotation_device member \
              JOIN rotation ON rotation.id = member.rotation_id \
              WHERE rotation.state IN ('preparing', 'running', 'paused') \
              AND member.state <> 'skipped' AND member.device_id IN ",
@@ -222,6 +223,7 @@ impl Facts {
                 ordinal: row.integer("ordinal")?,
                 state: member_state(&row)?,
                 credential_before: row.maybe_integer("credential_before")?,
+                failed_before: row.integer("failures")? > 0,
             };
             self.members.entry(row.integer("device_id")?).or_default().push(member);
         }

@@ -8,7 +8,7 @@ use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::audit::{Entry, Outcome};
-use crate::model::rotation::Rotation;
+use crate::model::rotation::{Fact, MemberReason, Rotation, Step};
 use crate::model::{DeviceEvent, DeviceName, FactoryId};
 use crate::pki::Fingerprint;
 
@@ -124,6 +124,9 @@ impl Ledger {
              device_event WHERE device_id = $1 AND number <= $2 ORDER BY number DESC LIMIT 1 OFFSET $3)",
         );
         transaction.execute(forget.bind(id).bind(number).bind(EVENTS_KEPT)).await?;
+        for event in events.iter().filter(|event| event.is_failed_step()) {
+            follow_failed_step(&mut transaction, id, event).await?;
+        }
         transaction.commit().await
     }
 
@@ -137,6 +140,47 @@ impl Ledger {
         );
         self.database.rows(select.bind(device)).await?.iter().map(event).collect()
     }
+}
+
+/// A step that went wrong on the device is a failure of the rotation that it names, if that has it.
+async fn follow_failed_step(
+    transaction: &mut WriteTransaction,
+    device: i64,
+    event: &DeviceEvent,
+) -> Result<(), LedgerError> {
+    let select = Statement::new(
+        "SELECT member.rotation_id, member.ordinal, member.state, member.failures \
+         FROM rotation_device member JOIN rotation ON rotation.id = member.rotation_id \
+         WHERE member.device_id = $1 AND rotation.name = $2 \
+         AND rotation.state IN ('preparing', 'running', 'paused')",
+    );
+    let rows = transaction.rows(select.bind(device).bind(event.rotation.as_str())).await?;
+    let Some(row) = rows.first() else { return Ok(()) };
+    let from = rotations::member_state(row)?;
+    let to = from.after(Fact::StepFailed);
+    if to == from {
+        return Ok(());
+    }
+    let by_id = Statement::new(COLUMNS).then("WHERE rotation.id = ");
+    let found = transaction.rows(by_id.value(row.integer("rotation_id")?)).await?;
+    let rotation = found.first().map(rotations::rotation).transpose()?;
+    let mut rotation = rotation.ok_or_else(|| LedgerError::corrupt("no such rotation"))?;
+    let reason = MemberReason::Step;
+    let step = Step {
+        ordinal: row.integer("ordinal")?,
+        from,
+        to,
+        reason: Some(reason),
+        failed_before: row.integer("failures")? > 0,
+    };
+    if let Some(why) = rotation.follow(step) {
+        transaction.note_all(rotations::pause_itself(&mut rotation, &why));
+    }
+    let detail = format!("{}: {}", event.step, event.details);
+    let why = (Some(reason.as_str()), Some(detail.as_str()));
+    let now = UnixTime::now();
+    rotations::write_members(transaction, rotation.id, [device], to, why, now).await?;
+    rotations::write(transaction, &rotation).await
 }
 
 fn row_of(device: i64, number: i64, now: UnixTime, event: &DeviceEvent) -> [Value; 9] {

@@ -19,3 +19,13 @@ pub struct DeviceEvent {
     /// What else the device says.
     pub details: String,
 }
+
+/// The agent says this after a failed rotation as well, and never after one that went well.
+const COMPLETED: &str = "CertRotationCompleted";
+
+impl DeviceEvent {
+    /// Whether it says that a step went wrong.
+    pub fn is_failed_step(&self) -> bool {
+        self.success == Some(false) && self.step != COMPLETED
+    }
+}

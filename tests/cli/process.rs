@@ -173,7 +173,7 @@ impl Drop for Process {
 }
 
 /// What serves on free ports.
-pub const SERVE: [&str; 5] = [
+pub const SERVE: [&str; 7] = [
     "serve",
     "--est-listen",
     "127.0.0.1:0",

@@ -67,9 +67,13 @@ on_both_ledgers! {
         let (server, api, devices) = rotating(backend, 2).await;
         for (device, agent) in devices.iter().zip([OLD, NEW]) {
             let new = rotates(&server, device, agent).await;
+            let name = device.certificate.subject().common_name().unwrap();
+            let key = new.key.public_key().fingerprint().to_string();
+            assert_eq!(server.story(&name).await.next_key, Some(key));
             // Told until it has switched.
             assert_eq!(config(&server, device, agent).await.status, 200);
             assert_eq!(config(&server, &new, agent).await.status, 204, "it has switched");
+            assert_eq!(server.story(&name).await.next_key, None);
             let back = config(&server, device, agent).await;
             assert_eq!(back.status, 403);
             assert!(back.text().ends_with("(credential-superseded)\n"), "{}", back.text());
@@ -131,12 +135,19 @@ on_both_ledgers! {
         assert_eq!(kept.len(), 2, "the same id is the same event");
         assert_eq!((&kept[0]["success"], &kept[0]["details"]), (&json!(false), &json!("disk full")));
         let status = api.get("/v1/rotations/certs-1669058841").await.json(200);
-        assert_eq!(status["counts"]["confirmed"], 0);
+        assert_eq!((&status["counts"]["confirmed"], &status["counts"]["failed"]), (&json!(0), &json!(1)));
+        let failed = &status["failed"][0];
+        assert_eq!(failed["reason"], "step");
+        assert_eq!(failed["detail"], "Generate new certificate: disk full");
+        // It is told as before, tries on, and succeeds.
+        let new = rotates(&server, &devices[0], NEW).await;
+        config(&server, &new, NEW).await;
+        becomes(&api, "confirmed", 1).await;
         // No more than the last 200 are kept.
         for round in 0..3 {
             let many = (0..100).map(|n| event(&format!("{round}-{n}"), "x", "y", None));
             let many = Value::Array(many.collect());
-            assert_eq!(say(&server, &devices[0], &many).await.status, 200);
+            assert_eq!(say(&server, &new, &many).await.status, 200);
         }
         let story = api.get("/v1/devices/device-0").await.json(200);
         assert_eq!(story["events"].as_array().unwrap().len(), 200);

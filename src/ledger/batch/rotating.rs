@@ -3,7 +3,7 @@
 use super::super::facts::DeviceKey;
 use super::super::rotations::pause_itself;
 use super::Batch;
-use crate::model::rotation::{Aim, Fact, MemberReason, MemberState};
+use crate::model::rotation::{Aim, Fact, MemberReason, MemberState, Step};
 use crate::model::{DeviceCaId, Refusal};
 use crate::pki::Fingerprint;
 
@@ -64,10 +64,18 @@ impl Batch {
                 continue;
             }
             let reason = (after == MemberState::Failed).then_some(MemberReason::Refused);
-            if let Some(why) = rotation.follow(member.ordinal, member.state, after, reason) {
+            let step = Step {
+                ordinal: member.ordinal,
+                from: member.state,
+                to: after,
+                reason,
+                failed_before: member.failed_before,
+            };
+            if let Some(why) = rotation.follow(step) {
                 self.transaction.note_all(pause_itself(rotation, &why));
             }
             member.state = after;
+            member.failed_before |= after == MemberState::Failed;
             let changed = (after, reason, happened.detail());
             self.changes.members.insert((member.rotation, device), changed);
             self.changes.rotations.insert(member.rotation);

@@ -7,7 +7,9 @@ use super::acts::{finish_if_done, pause_itself};
 use super::start::take_chunk;
 use super::{COLUMNS, Wanted, member_state, rotation, write, write_members};
 use crate::clock::UnixTime;
-use crate::model::rotation::{MemberReason, MemberState, Rotation, RotationId, RotationState};
+use crate::model::rotation::{
+    MemberReason, MemberState, Rotation, RotationId, RotationState, Step,
+};
 use crate::model::{DeviceCaId, DeviceCaState};
 
 /// How many slots one transaction gives out at most.
@@ -23,6 +25,7 @@ struct Member {
     ordinal: i64,
     state: MemberState,
     denied: bool,
+    failed_before: bool,
 }
 
 impl Ledger {
@@ -191,7 +194,14 @@ async fn settle(
         write_members(transaction, rotation.id, devices, state, why, now).await?;
     }
     for member in members {
-        if let Some(why) = rotation.follow(member.ordinal, member.state, state, Some(reason)) {
+        let step = Step {
+            ordinal: member.ordinal,
+            from: member.state,
+            to: state,
+            reason: Some(reason),
+            failed_before: member.failed_before,
+        };
+        if let Some(why) = rotation.follow(step) {
             transaction.note_all(pause_itself(rotation, &why));
         }
     }
@@ -200,7 +210,7 @@ async fn settle(
 
 fn members(rotation: RotationId, state: MemberState) -> Statement {
     Statement::new(
-        "SELECT member.device_id, member.ordinal, member.state, device.denied_at \
+        "SELECT member.device_id, member.ordinal, member.state, member.failures, device.denied_at \
          FROM rotation_device member JOIN device ON device.id = member.device_id \
          WHERE member.rotation_id = ",
     )
@@ -216,6 +226,7 @@ fn read_members(rows: &[Row]) -> Result<Vec<Member>, LedgerError> {
             ordinal: row.integer("ordinal")?,
             state: member_state(row)?,
             denied: row.maybe_integer("denied_at")?.is_some(),
+            failed_before: row.integer("failures")? > 0,
         })
     };
     rows.iter().map(read).collect()

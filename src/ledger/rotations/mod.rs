@@ -360,7 +360,8 @@ pub(super) async fn write_members(
     now: UnixTime,
 ) -> Result<(), LedgerError> {
     let update = Statement::new(
-        "UPDATE rotation_device SET state = $1, since = $2, reason = $3, detail = $4 \
+        "UPDATE rotation_device SET state = $1, since = $2, reason = $3, detail = $4, \
+         failures = failures + CASE $1 WHEN 'failed' THEN 1 ELSE 0 END \
          WHERE rotation_id = $5 AND device_id IN ",
     )
     .bind(state.as_str())

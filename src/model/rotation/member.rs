@@ -28,6 +28,8 @@ pub enum MemberState {
 pub enum MemberReason {
     /// Its request was refused.
     Refused,
+    /// It said that a step of its own went wrong.
+    Step,
     /// It did not ask in time.
     Silent,
     /// It was issued a certificate and was not seen with it in time.
@@ -49,6 +51,8 @@ pub enum Fact {
     InUse(bool),
     /// Its request was refused.
     Refused,
+    /// It said that a step of its own went wrong.
+    StepFailed,
 }
 
 impl MemberState {
@@ -65,7 +69,9 @@ impl MemberState {
             (_, Fact::InUse(true)) => Self::Confirmed,
             (Self::Confirmed, Fact::InUse(false)) => Self::Waiting,
             (Self::Waiting | Self::Offered | Self::Failed, Fact::Issued(true)) => Self::Issued,
-            (Self::Offered, Fact::Refused) => Self::Failed,
+            (Self::Offered, Fact::Refused) | (Self::Offered | Self::Issued, Fact::StepFailed) => {
+                Self::Failed
+            }
             (state, _) => state,
         }
     }
@@ -97,13 +103,14 @@ impl Serialize for MemberState {
 impl MemberReason {
     /// Whether it says that rotating goes wrong: a silent device says nothing about that.
     pub fn counts_as_failure(self) -> bool {
-        matches!(self, Self::Refused | Self::Unconfirmed)
+        matches!(self, Self::Refused | Self::Step | Self::Unconfirmed)
     }
 
     /// The word for it in the ledger and the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::Step => "step",
             Self::Silent => "silent",
             Self::Unconfirmed => "unconfirmed",
             Self::Held => "held",

@@ -214,6 +214,21 @@ pub struct Slot {
     pub issuer_disabled: bool,
 }
 
+/// A device of a rotation goes from one state to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Its place in the order of the slots.
+    pub ordinal: i64,
+    /// Where it was.
+    pub from: MemberState,
+    /// Where it is.
+    pub to: MemberState,
+    /// Why it failed or is left out.
+    pub reason: Option<MemberReason>,
+    /// Whether it has failed before.
+    pub failed_before: bool,
+}
+
 /// A rotation as the ledger has it.
 #[derive(Clone, Debug)]
 pub struct Rotation {
@@ -261,25 +276,21 @@ impl Rotation {
     }
 
     /// A device went from one state to another. Gives why the rotation must pause itself, if it must.
-    pub fn follow(
-        &mut self,
-        ordinal: i64,
-        from: MemberState,
-        to: MemberState,
-        reason: Option<MemberReason>,
-    ) -> Option<String> {
-        if from == to {
+    pub fn follow(&mut self, step: Step) -> Option<String> {
+        if step.from == step.to {
             return None;
         }
-        self.counts.shift(from, to);
-        let canary = self.canaries_left > 0 && self.is_canary(ordinal);
-        match to {
+        self.counts.shift(step.from, step.to);
+        let canary = self.canaries_left > 0 && self.is_canary(step.ordinal);
+        match step.to {
             MemberState::Confirmed => {
                 self.canaries_left -= i64::from(canary);
                 self.note_outcome(false)
             }
             MemberState::Failed => {
-                let counts = reason.is_some_and(MemberReason::counts_as_failure);
+                // One device that fails again and again is one failure.
+                let counts =
+                    step.reason.is_some_and(MemberReason::counts_as_failure) && !step.failed_before;
                 let stopped = counts.then(|| self.note_outcome(true)).flatten();
                 stopped.or_else(|| canary.then(|| "a canary failed".to_owned()))
             }

@@ -38,6 +38,11 @@ fn rotation(waiting: i64, canary: u32, stop: Option<StopRule>) -> Rotation {
     }
 }
 
+/// The device with this ordinal goes from one state to another.
+fn step(ordinal: i64, from: MemberState, to: MemberState, reason: Option<MemberReason>) -> Step {
+    Step { ordinal, from, to, reason, failed_before: false }
+}
+
 fn slot(state: MemberState, ordinal: i64, ahead: i64) -> Slot {
     Slot { state, since: NOW, ordinal, ahead, issuer_disabled: false }
 }
@@ -163,7 +168,7 @@ proptest! {
                 prop_assert_eq!(after, before);
             }
             let reason = (after == MemberState::Failed).then_some(MemberReason::Unconfirmed);
-            rotation.follow(i64::try_from(device).unwrap() + 1, before, after, reason);
+            rotation.follow(step(i64::try_from(device).unwrap() + 1, before, after, reason));
             states[device] = after;
             prop_assert_eq!(rotation.counts.total(), 20);
             for state in MemberState::ALL {
@@ -180,15 +185,21 @@ fn too_many_failures_among_the_last_stop_it() {
     let mut rotation = rotation(100, 0, StopRule::new(10, 20));
     let (offered, failed) = (MemberState::Offered, MemberState::Failed);
     let mut end = |reason: Option<MemberReason>| {
-        rotation.follow(50, MemberState::Waiting, offered, None);
+        rotation.follow(step(50, MemberState::Waiting, offered, None));
         let after = if reason.is_some() { failed } else { MemberState::Confirmed };
-        rotation.follow(50, offered, after, reason)
+        rotation.follow(step(50, offered, after, reason))
     };
     assert_eq!(end(Some(MemberReason::Refused)), None);
     assert_eq!(end(Some(MemberReason::Unconfirmed)), None, "two of ten are as much as may fail");
     for _ in 0..20 {
         assert_eq!(end(Some(MemberReason::Silent)), None, "silence says nothing about rotating");
     }
+    let again = Step { failed_before: true, ..step(50, offered, failed, Some(MemberReason::Step)) };
+    assert_eq!(rotation.follow(again), None, "one device that fails again is one failure");
+    let mut end = |reason: Option<MemberReason>| {
+        let after = if reason.is_some() { failed } else { MemberState::Confirmed };
+        rotation.follow(step(50, offered, after, reason))
+    };
     assert!(end(Some(MemberReason::Refused)).unwrap().contains("3 of the last 10"));
     for _ in 0..10 {
         end(None);
@@ -207,13 +218,13 @@ fn canaries_go_first_and_a_failing_one_stops_it() {
         "nobody knows when its slot comes"
     );
     assert_eq!(rotation.projected_end(NOW), None);
-    rotation.follow(1, waiting, offered, None);
-    assert_eq!(rotation.follow(1, offered, MemberState::Confirmed, None), None);
+    rotation.follow(step(1, waiting, offered, None));
+    assert_eq!(rotation.follow(step(1, offered, MemberState::Confirmed, None)), None);
     assert_eq!(rotation.canaries_left, 1);
-    rotation.follow(2, waiting, offered, None);
-    let failed = rotation.follow(2, offered, MemberState::Failed, Some(MemberReason::Silent));
+    rotation.follow(step(2, waiting, offered, None));
+    let failed = rotation.follow(step(2, offered, MemberState::Failed, Some(MemberReason::Silent)));
     assert_eq!(failed.as_deref(), Some("a canary failed"));
-    rotation.follow(2, MemberState::Failed, MemberState::Confirmed, None);
+    rotation.follow(step(2, MemberState::Failed, MemberState::Confirmed, None));
     assert_eq!(rotation.canaries_left, 0);
     assert!(rotation.window(&slot(waiting, 3, 0), NOW).is_some());
 }
