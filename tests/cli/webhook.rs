@@ -193,6 +193,42 @@ on_both_ledgers! {
         field.server.stop().await;
     }
 
+    /// Its turn ends by itself, and whoever is next goes on where it was.
+    async fn a_server_that_dies_in_its_turn_holds_nothing_up_for_long(backend: Backend) {
+        let field = Field::new(backend).await;
+        let receiver = Receiver::start().await;
+        field.add("hook", &receiver, &["device-ca"]);
+        field.host.sql("UPDATE webhook SET leased_until = 9999999999").await;
+        field.disable_and_enable();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(receiver.deliveries().len(), 0, "it is the other's turn");
+        field.host.sql("UPDATE webhook SET leased_until = 1").await;
+        assert_eq!(receiver.received(2).await.len(), 2);
+        field.idle("hook").await;
+        field.server.stop().await;
+    }
+
+    /// One that was removed, or has its turn elsewhere by now, is not written to.
+    async fn a_turn_that_is_over_changes_nothing(backend: Backend) {
+        let field = Field::new(backend).await;
+        let receiver = Receiver::start().await;
+        receiver.replies(Reply::Silence);
+        field.add("gone", &receiver, &["device-ca"]);
+        field.add("elsewhere", &receiver, &["device-ca"]);
+        field.host.sql("UPDATE webhook SET attempts = 6").await;
+        field.disable_and_enable();
+        receiver.received(2).await;
+        field.estd(&["webhook", "remove", "gone"]).success();
+        field.host.sql("UPDATE webhook SET leased_until = 9999999999").await;
+        let given_up = async || (field.server.log().matches("a dead letter").count() == 2).then_some(());
+        eventually("both to be given up", given_up).await;
+        let held = "SELECT COUNT(*) FROM webhook WHERE attempts = 6 AND leased_until = 9999999999";
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(field.host.number(held).await, 1);
+        assert_eq!(field.host.number("SELECT COUNT(*) FROM webhook_dead_letter").await, 0);
+        field.server.stop().await;
+    }
+
     async fn a_webhook_of_one_factory_is_told_of_that_one_only(backend: Backend) {
         let field = Field::new(backend).await;
         let init = ["factory", "init", "--name", "two", "--est-host", "two.example"];
