@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -210,11 +210,9 @@ pub(super) async fn start(
     Operator(principal): Operator,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
-    headers: HeaderMap,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, ApiError> {
-    let written: Written = serde_json::from_slice(&body)
-        .map_err(|why| ApiError::bad_request(format!("the body: {why}")))?;
+    let (headers, body, written) = read(request).await?;
     let trust = api.fresh_factory(&principal, &query).await?;
     let dry_run = written.dry_run;
     let mut asked = written.asked(&api, &trust)?;
@@ -230,6 +228,18 @@ pub(super) async fn start(
         Started::Before(rotation) => (StatusCode::OK, rotation),
     };
     Ok((status, Json(RotationView::new(&rotation, &trust))).into_response())
+}
+
+/// The body as it is meant and as it came, by which the same request is known again.
+async fn read(request: Request) -> Result<(HeaderMap, Bytes, Written), ApiError> {
+    let (head, body) = request.into_parts();
+    let headers = head.headers.clone();
+    let body = Bytes::from_request(Request::from_parts(head.clone(), body), &()).await;
+    let body = body.map_err(|why| ApiError::new(why.status(), why.body_text()))?;
+    let request = Request::from_parts(head, Body::from(body.clone()));
+    let written = Json::<Written>::from_request(request, &()).await;
+    let Json(written) = written.map_err(|why| ApiError::new(why.status(), why.body_text()))?;
+    Ok((headers, body, written))
 }
 
 pub(super) async fn list(
@@ -271,14 +281,14 @@ pub(super) async fn devices(
     Query(page): Query<DevicesQuery>,
     Path(id): Path<String>,
 ) -> Result<Json<RotationDevicePage>, ApiError> {
-    let (_, rotation) = find(&api, &principal, &query, &id).await?;
     let state = page.state.map(|word| {
         let all = MemberState::ALL.map(MemberState::as_str).join(", ");
         let why = format!("state must be one of {all}");
         MemberState::from_word(&word).ok_or_else(|| ApiError::bad_request(why))
     });
-    let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
     let (state, after) = (state.transpose()?, page.after.unwrap_or(0));
+    let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let (_, rotation) = find(&api, &principal, &query, &id).await?;
     Ok(Json(api.ledger.rotation_devices(rotation.id, state, after, limit).await?))
 }
 

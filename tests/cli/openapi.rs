@@ -68,6 +68,15 @@ fn every_object_is_closed_and_answers_are_whole() {
     let schemas = document.root()["components"]["schemas"].as_object().unwrap();
     let mut asked = BTreeSet::new();
     document.operations().iter().for_each(|operation| references(operation.body(), &mut asked));
+    loop {
+        let before = asked.len();
+        for name in asked.clone() {
+            references(document.resolved(&json!({ "$ref": name })), &mut asked);
+        }
+        if asked.len() == before {
+            break;
+        }
+    }
     for (name, schema) in schemas.iter().filter(|(_, schema)| schema["type"] == "object") {
         assert_eq!(schema["additionalProperties"], false, "{name}");
         if !asked.contains(&format!("#/components/schemas/{name}")) {
@@ -138,6 +147,10 @@ on_both_ledgers! {
         session(&server, &root, &line.device("other", "device-2")).await;
         held_requests(&mut api, &root, &device).await;
         devices(&mut api);
+        rotations(&mut api, &host, &line.certificate().serial().to_string()).await;
+        api.ask("POST", "/v1/sightings", "", &json!({ "certificate": host.read("line.pem") }), 200);
+        api.ask("POST", "/v1/sightings", "", &json!({ "address": "x" }), 400);
+        webhooks(&mut api);
         phase_out(&mut api, &line.certificate().serial().to_string());
         tokens(&mut api);
         let new = json!({ "name": "two", "est_host": "two.example", "gateway_host": "gw.example" });
@@ -262,6 +275,53 @@ fn devices(api: &mut Caller) {
     api.ask("POST", "/v1/devices/{name}/deny", "device-2", &Value::Null, 200);
     assert!(api.get(device, "device-2")["denied_at"].is_string());
     api.get("/v1/devices", "");
+}
+
+async fn rotations(api: &mut Caller<'_>, host: &Host, serial: &str) {
+    let (all, one) = ("/v1/rotations", "/v1/rotations/{id}");
+    let late = json!({ "per_minute": 1, "window": "22:00-04:00", "begin": "2100-01-01" });
+    let mut new = json!({ "id": "certs-1", "select": { "device_ca": serial }, "pace": late });
+    new["dry_run"] = json!(true);
+    assert_eq!(api.ask("POST", all, "", &new, 200)["devices"], 1);
+    new["dry_run"] = json!(false);
+    api.ask("POST", all, "", &new, 201);
+    api.ask("POST", all, "", &new, 409);
+    api.ask("POST", all, "", &json!({ "select": { "all": true, "group": "x" } }), 400);
+    api.ask("POST", all, "", &json!({ "select": { "group": "nobody" } }), 404);
+    assert_eq!(api.get("/v1/rotations?limit=1", "")["rotations"][0]["id"], "certs-1");
+    api.get(one, "certs-1");
+    api.ask("GET", one, "certs-2", &Value::Null, 404);
+    let devices = api.get("/v1/rotations/{id}/devices?state=waiting", "certs-1");
+    assert_eq!(devices["devices"][0]["name"], "device-1");
+    assert_eq!(api.get("/v1/devices/{name}", "device-1")["rotations"][0]["state"], "waiting");
+    api.get("/v1/rotations/{id}/fioconfig", "certs-1");
+    let acts = ["pause", "resume", "retry", "abort"].map(|act| format!("{one}/{act}"));
+    let [pause, resume, retry, abort] = &acts;
+    api.ask("POST", pause, "certs-1", &json!({ "reason": "look" }), 200);
+    api.ask("POST", pause, "certs-1", &json!({}), 409);
+    api.ask("POST", resume, "certs-1", &json!({ "past_canaries": true }), 200);
+    api.ask("POST", retry, "certs-1", &json!({}), 409);
+    host.sql("UPDATE rotation_device SET state = 'failed', reason = 'silent'").await;
+    host.sql("UPDATE rotation SET waiting = 0, failed = 1").await;
+    assert_eq!(api.get(one, "certs-1")["failed"][0]["reason"], "silent");
+    api.ask("POST", retry, "certs-1", &json!({}), 200);
+    api.ask("POST", abort, "certs-1", &json!({}), 200);
+    let told = api.get("/v1/rotations/{id}/events", "certs-1");
+    assert!(told.as_str().unwrap().contains("event: rotation"), "{told}");
+}
+
+fn webhooks(api: &mut Caller) {
+    let (all, one) = ("/v1/webhooks", "/v1/webhooks/{name}");
+    // Nobody listens there.
+    let new = json!({ "name": "hook", "url": "http://127.0.0.1:9/", "events": ["rotation"] });
+    api.ask("POST", all, "", &new, 201);
+    api.ask("POST", all, "", &new, 409);
+    api.ask("POST", all, "", &json!({ "name": "x", "url": "ftp://x" }), 400);
+    assert_eq!(api.get(all, "")["webhooks"][0]["name"], "hook");
+    api.get("/v1/webhooks/{name}/dead-letters", "hook");
+    api.ask("POST", "/v1/webhooks/{name}/redeliver", "hook", &Value::Null, 200);
+    api.ask("DELETE", one, "hook", &Value::Null, 200);
+    api.ask("DELETE", one, "hook", &Value::Null, 404);
 }
 
 fn phase_out(api: &mut Caller, serial: &str) {

@@ -250,7 +250,10 @@ on_both_ledgers! {
         asked["pace"] = json!({ "per_minute": 1, "begin": "2100-01-01" });
         asked.as_object_mut().unwrap().remove("id");
         let send = async |key: &str, body: &serde_json::Value| {
-            let headers = format!("OSF-TOKEN: {}\r\nIdempotency-Key: {key}\r\n", api.token());
+            let headers = format!(
+                "OSF-TOKEN: {}\r\nContent-Type: application/json\r\nIdempotency-Key: {key}\r\n",
+                api.token()
+            );
             api.send_with("POST", ROTATIONS, &headers, &body.to_string()).await
         };
         let first = send("one", &asked).await.json(201);

@@ -17,7 +17,7 @@ async fn what_is_no_rotation_is_refused() {
     let select = |select: Value| json!({ "select": select });
     let many: Vec<_> = (0..10_001).map(|number| format!("device-{number}")).collect();
     let cases: Vec<(Value, u16, &str)> = vec![
-        (json!({}), 400, "select"),
+        (json!({}), 422, "select"),
         (select(json!({})), 400, "select must say which devices"),
         (select(json!({ "all": true, "group": "x" })), 400, "all and nothing else"),
         (select(json!({ "group": "" })), 400, "group is empty"),
@@ -33,12 +33,12 @@ async fn what_is_no_rotation_is_refused() {
             "2 of the named devices are unknown: ghost, spectre",
         ),
         (select(json!({ "devices": [""] })), 400, "device name"),
-        (select(json!({ "colour": "red" })), 400, "colour"),
+        (select(json!({ "colour": "red" })), 422, "colour"),
         (with("id", json!("a b")), 400, "rotation id"),
         (with("target", json!("ab12")), 404, "no Device CA with that serial number"),
         (with("target", json!(line(&server))), 409, "no Device CA that signs here"),
         (with("pace", json!({ "per_minute": 0 })), 400, "a pace is 1 to"),
-        (with("pace", json!({ "per_minute": -1 })), 400, "integer `-1`"),
+        (with("pace", json!({ "per_minute": -1 })), 422, "integer `-1`"),
         (with("pace", json!({ "window": "22:00" })), 400, "a window is HH:MM-HH:MM"),
         (with("pace", json!({ "until": "2020-01-01" })), 400, "`until` must be later than now"),
         (with("pace", json!({ "begin": "never" })), 400, "pace.begin must be a time"),
@@ -48,7 +48,7 @@ async fn what_is_no_rotation_is_refused() {
         (with("patience_hours", json!(0)), 400, "patience_hours must be at least 1"),
         (with("fioconfig", json!({ "label": "nope" })), 400, "no profile has this label"),
         (with("fioconfig", json!({ "pkey_ids": "01\nX=1" })), 400, "pkey_ids must be hex"),
-        (with("colour", json!("red")), 400, "colour"),
+        (with("colour", json!("red")), 422, "colour"),
     ];
     for (asked, status, expected) in cases {
         let answer = api.post(ROTATIONS, &asked).await.json(status);
