@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod authz;
 mod bootstrap_cas;
 mod crl;
 mod denial;
@@ -76,6 +77,7 @@ pub struct Api {
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
     let v1 = Router::new()
+        .route("/authz", get(authz::decide).post(authz::decide))
         .route("/factories", get(factories::list).post(factories::add))
         .route("/bootstrap-cas", get(bootstrap_cas::list).post(bootstrap_cas::add))
         .route("/bootstrap-cas/{key}", delete(bootstrap_cas::remove))

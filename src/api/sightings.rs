@@ -64,13 +64,18 @@ pub(super) async fn report(
     let address = reported.address()?.unwrap_or(peer);
     let mut sightings = Vec::new();
     for certificate in reported.certificates()? {
-        let subject = certificate.subject();
-        let device = subject.common_name().unwrap_or_else(|| subject.to_string());
+        let device = device_of(&certificate);
         let report = Report { token: &principal.name, trust: &trust, certificate, address };
         let verdict = verdict(fleet::report(&api.ledger, &active, report).await)?;
         sightings.push(Seen { device, verdict });
     }
     Ok(Json(Sightings { sightings }))
+}
+
+/// What a certificate calls its device.
+pub(super) fn device_of(certificate: &Certificate) -> String {
+    let subject = certificate.subject();
+    subject.common_name().unwrap_or_else(|| subject.to_string())
 }
 
 impl Reported {

@@ -151,6 +151,19 @@ on_both_ledgers! {
         api.ask("POST", "/v1/sightings", "", &json!({ "certificate": host.read("line.pem") }), 200);
         api.ask("POST", "/v1/sightings", "", &json!({ "address": "x" }), 400);
         webhooks(&mut api);
+        for method in ["GET", "POST"] {
+            let pem = host.read("line.pem").replace('\n', "%0A");
+            let headers = format!("{}X-Client-Cert: {pem}\r\n", api.headers);
+            let answer = server.http(method, "/v1/authz", &headers, "");
+            assert_eq!(answer.status, 403, "a CA is no device: {answer:?}");
+            api.document.check(method, "/v1/authz", &answer);
+            let pem = crate::sightings::pem(&device).replace('\n', "%0A").replace('+', "%2B");
+            let headers = format!("{}X-Client-Cert: {pem}\r\n", api.headers);
+            let answer = server.http(method, "/v1/authz", &headers, "");
+            assert_eq!(answer.status, 200, "{answer:?}");
+            api.document.check(method, "/v1/authz", &answer);
+            api.went_well.insert(format!("{method} /v1/authz"));
+        }
         phase_out(&mut api, &line.certificate().serial().to_string());
         tokens(&mut api);
         let new = json!({ "name": "two", "est_host": "two.example", "gateway_host": "gw.example" });

@@ -67,7 +67,7 @@ impl Field {
     }
 }
 
-fn pem(device: &Device) -> String {
+pub fn pem(device: &Device) -> String {
     estd::pki::to_pem("CERTIFICATE", device.certificate.der()).unwrap()
 }
 

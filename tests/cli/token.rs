@@ -14,6 +14,8 @@ use crate::support::wire::{get_with, post};
 
 /// Every route of the API, with the smallest role that may use it.
 pub const ROUTES: &[(&str, &str, Role)] = &[
+    ("GET", "/v1/authz", Role::Operator),
+    ("POST", "/v1/authz", Role::Operator),
     ("GET", "/v1/factories", Role::Viewer),
     ("POST", "/v1/factories", Role::Admin),
     ("GET", "/v1/bootstrap-cas", Role::Viewer),

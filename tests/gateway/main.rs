@@ -14,4 +14,5 @@ mod support;
 
 mod agent;
 mod bad_input;
+mod nginx;
 mod rotation;

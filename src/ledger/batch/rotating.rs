@@ -4,7 +4,7 @@ use super::super::facts::DeviceKey;
 use super::super::rotations::pause_itself;
 use super::Batch;
 use crate::model::rotation::{Aim, Fact, MemberReason, MemberState, Step};
-use crate::model::{DeviceCaId, Refusal};
+use crate::model::{Class, DeviceCaId, Refusal};
 use crate::pki::Fingerprint;
 
 /// What happened to a device.
@@ -37,13 +37,16 @@ impl Happened<'_> {
 
 impl Batch {
     /// A request was refused. It is the device's own only if it came by a credential of the device:
-    /// what a forger asks for says nothing of the device.
+    /// what a forger asks for says nothing of the device. Neither does what the server cannot do now.
     pub(super) fn follow_refused(
         &mut self,
         key: &DeviceKey,
         shown: Option<Fingerprint>,
         refusal: &Refusal,
     ) {
+        if refusal.class() == Class::Unavailable {
+            return;
+        }
         let device = self.facts.devices.get(key);
         let own = shown.is_some_and(|shown| device.is_some_and(|device| device.accepts(shown)));
         if own {
