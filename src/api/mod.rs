@@ -7,6 +7,7 @@ mod bootstrap_cas;
 mod crl;
 mod denial;
 mod device_cas;
+mod device_keys;
 mod devices;
 mod error;
 mod factories;
@@ -89,6 +90,7 @@ pub fn router(api: Api) -> Router {
         .route("/device-cas/{serial}/enable", post(device_cas::enable))
         .route("/device-cas/{serial}/revoke", post(device_cas::revoke))
         .route("/device-cas/{serial}/dependents", get(device_cas::phase_out))
+        .route("/device-keys", get(device_keys::list))
         .route("/devices", get(devices::list))
         .route("/devices/{name}", get(devices::show))
         .route("/devices/{name}/allow", post(devices::allow).delete(devices::disallow))

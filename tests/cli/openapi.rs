@@ -147,6 +147,8 @@ on_both_ledgers! {
         session(&server, &root, &line.device("other", "device-2")).await;
         held_requests(&mut api, &root, &device).await;
         devices(&mut api);
+        let told = api.get("/v1/device-keys?since=0", "");
+        assert_eq!(told["keys"], json!([]), "nobody has switched yet");
         rotations(&mut api, &host, &line.certificate().serial().to_string()).await;
         api.ask("POST", "/v1/sightings", "", &json!({ "certificate": host.read("line.pem") }), 200);
         api.ask("POST", "/v1/sightings", "", &json!({ "address": "x" }), 400);

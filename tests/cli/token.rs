@@ -30,6 +30,7 @@ pub const ROUTES: &[(&str, &str, Role)] = &[
     ("POST", "/v1/device-cas/{serial}/enable", Role::Admin),
     ("POST", "/v1/device-cas/{serial}/revoke", Role::Admin),
     ("GET", "/v1/device-cas/{serial}/dependents", Role::Viewer),
+    ("GET", "/v1/device-keys", Role::Viewer),
     ("GET", "/v1/devices", Role::Viewer),
     ("GET", "/v1/devices/{name}", Role::Viewer),
     ("POST", "/v1/devices/{name}/allow", Role::Operator),

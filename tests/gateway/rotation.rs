@@ -79,6 +79,16 @@ on_both_ledgers! {
             assert!(back.text().ends_with("(credential-superseded)\n"), "{}", back.text());
         }
         becomes(&api, "confirmed", 2).await;
+        // What keeps keys learns which are new, and asks for what comes next.
+        let keys = api.get("/v1/device-keys").await.json(200);
+        let told = keys["keys"].as_array().unwrap();
+        assert_eq!(told.len(), 2);
+        let old = devices[0].certificate.public_key();
+        let pem = estd::pki::to_pem("PUBLIC KEY", old.der()).unwrap();
+        assert_eq!((&told[0]["device"], &told[0]["old"]["public_key"]), (&json!("device-0"), &json!(pem)));
+        assert_ne!(told[0]["old"], told[0]["new"]);
+        let more = api.get(&format!("/v1/device-keys?since={}", keys["next"])).await.json(200);
+        assert_eq!((&more["keys"], &more["next"]), (&json!([]), &keys["next"]));
         let audit = server.audit().await;
         let announced = audit.iter().filter(|row| row.action == "announce-key");
         assert_eq!(announced.filter(|row| row.outcome == "done").count(), 2);

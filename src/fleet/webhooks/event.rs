@@ -7,7 +7,10 @@ use crate::model::{EventKind, FactoryId, Switch};
 use crate::pki::{Certificate, Fingerprint, to_pem};
 
 /// The body of a delivery.
-pub(super) async fn to_json(ledger: &Ledger, event: &WebhookEvent) -> Result<Value, LedgerError> {
+///
+/// # Errors
+/// When the ledger fails.
+pub async fn to_json(ledger: &Ledger, event: &WebhookEvent) -> Result<Value, LedgerError> {
     let row = &event.row;
     let mut body = json!({
         "id": row.number,

@@ -4,6 +4,8 @@
 mod delivery;
 mod event;
 
+pub use event::to_json as event_to_json;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

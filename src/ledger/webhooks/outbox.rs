@@ -73,6 +73,28 @@ impl Ledger {
         Ok(WebhookEvents { events, looked_to: last.unwrap_or(head) })
     }
 
+    /// The switches of devices to other certificates after that row of the audit log, in their order,
+    /// `limit` at most.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn switches(
+        &self,
+        factory: FactoryId,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<WebhookEvent>, LedgerError> {
+        let select = format!(
+            "SELECT {COLUMNS} FROM audit LEFT JOIN factory ON factory.id = audit.factory_id \
+             WHERE {} AND {} AND factory_id = ",
+            *ANY_EVENT,
+            is_of(EventKind::DeviceRotated),
+        );
+        let select = Statement::new(select).value(factory.0).then(" AND number > ").value(after);
+        let select = select.then(" ORDER BY number LIMIT ").value(i64::from(limit));
+        self.database.rows(select).await?.iter().map(event).collect()
+    }
+
     /// How many events wait for a webhook, and when the first of them happened.
     pub(super) async fn pending(
         &self,
