@@ -16,6 +16,7 @@ use super::auth::Principal;
 use super::error::ApiError;
 use super::factories::CertificateView;
 use super::role::{Admin, Operator, Viewer};
+use super::rotations::RotationView;
 use super::selection::FactoryQuery;
 use crate::clock::UnixTime;
 use crate::factory::{
@@ -84,6 +85,8 @@ pub(super) struct PhaseOut {
     device_ca: DeviceCaView,
     /// The Device CA that issues to its devices when they re-enrol.
     issuing_ca: Option<DeviceCaView>,
+    /// The rotation that takes its devices off it, with its projected end.
+    rotation: Option<RotationView>,
     #[serde(flatten)]
     dependents: Dependents,
 }
@@ -200,7 +203,9 @@ pub(super) async fn phase_out(
     let trust = api.fresh_factory(&principal, &query).await?;
     let device_ca = find(&trust, &serial)?;
     let limit = page.limit.unwrap_or(PAGE).clamp(1, MAX_PAGE);
+    let rotation = api.ledger.rotation_off(device_ca.id).await?;
     Ok(Json(PhaseOut {
+        rotation: rotation.map(|rotation| RotationView::new(&rotation, &trust)),
         dependents: api.ledger.dependents(device_ca.id, page.after, limit).await?,
         issuing_ca: trust
             .issuing_ca(UnixTime::now(), 0)

@@ -35,6 +35,8 @@ pub(super) const BODY_LIMIT: usize = 3 * 1024 * 1024;
 const NAMED: u32 = 10;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const HOUR: i64 = 3600;
+/// How long a reason may be, in characters: it is shown wherever the rotation is.
+const REASON_LIMIT: usize = 1000;
 
 /// A rotation to be started, as it is written.
 #[derive(Deserialize)]
@@ -411,6 +413,10 @@ impl Written {
             Some(0) => return Err(ApiError::bad_request("patience_hours must be at least 1")),
             Some(hours) => i64::from(hours) * HOUR,
         };
+        if self.reason.chars().count() > REASON_LIMIT {
+            let why = format!("reason: {REASON_LIMIT} characters at most");
+            return Err(ApiError::bad_request(why));
+        }
         let plan = Plan {
             selection: self.select.selection(device_ca, named.as_deref())?,
             pace: self.pace.meant(&defaults.pace, now)?,

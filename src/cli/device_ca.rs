@@ -170,6 +170,20 @@ async fn phase_out(global: &Global, api: &ApiClient, serial: &str) -> anyhow::Re
              add --online`).",
         )?;
     }
+    match answer.get("rotation").filter(|rotation| !rotation.is_null()) {
+        Some(rotation) => output::line(&format!(
+            "The rotation {} takes them off it and is {}; its last slot comes {}.",
+            output::field(rotation, "id"),
+            output::field(rotation, "state"),
+            match output::field(rotation, "projected_end").as_str() {
+                "-" => "when nobody can say yet",
+                end => end,
+            },
+        ))?,
+        None => output::line(&format!(
+            "No rotation takes them off it: `estd rotation start --ca {serial}` does."
+        ))?,
+    }
     let rows: Vec<_> = devices.iter().map(dependent).collect();
     output::table(["DEVICE", "HOLDS", "REPLACEMENT", "LAST SEEN", "UNTIL"], &rows)
 }

@@ -35,6 +35,13 @@ on_both_ledgers! {
         let told = estd(&["device-ca", "phase-out", &serial]).success();
         assert!(told.contains("1 devices depend on it; 0 of them were not seen"), "{told}");
         assert!(told.lines().any(|line| line.starts_with("device-1 ") && line.contains("in use")));
+        assert!(told.contains("`estd rotation start --ca"), "{told}");
+        let late = ["--id", "certs-1", "--begin", "2100-01-01", "--per-minute", "1"];
+        estd(&[&["rotation", "start", "--ca", &serial], &late[..]].concat()).success();
+        let told = estd(&["device-ca", "phase-out", &serial]).success();
+        let rotation = "The rotation certs-1 takes them off it and is running; its last slot comes \
+                        2100-01-01T00:01:00Z.";
+        assert!(told.contains(rotation), "{told}");
         estd(&["device-ca", "revoke", &serial]).refused(&format!(
             "`estd device-ca revoke {serial} --strand 1` revokes it all the same"
         ));

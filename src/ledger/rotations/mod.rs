@@ -106,6 +106,24 @@ impl Ledger {
         rows.first().map(rotation).transpose()
     }
 
+    /// The latest active rotation that takes its devices off a Device CA.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn rotation_off(
+        &self,
+        device_ca: DeviceCaId,
+    ) -> Result<Option<Rotation>, LedgerError> {
+        let select = Statement::new(COLUMNS)
+            .then(
+                "WHERE rotation.state IN ('preparing', 'running', 'paused') \
+                 AND rotation.leaving_ca_id = ",
+            )
+            .value(device_ca.0)
+            .then(" ORDER BY rotation.id DESC LIMIT 1");
+        self.database.rows(select).await?.first().map(rotation).transpose()
+    }
+
     /// Devices of a rotation in the order of their slots, `limit` at most, those after `after`.
     ///
     /// # Errors
