@@ -130,8 +130,11 @@ impl Gateway {
     /// Who asks. It is judged anew at each request: a certificate may have been replaced meanwhile.
     async fn caller(&self, session: &Session) -> Result<Caller, Refusal> {
         let active = self.active.load_full();
-        session.was_sighted();
-        fleet::sight(&self.ledger, &active, session.peer()).await?;
+        let verdict = fleet::sight(&self.ledger, &active, session.peer()).await;
+        if !verdict.as_ref().is_err_and(Refusal::is_unrecorded) {
+            session.was_sighted();
+        }
+        verdict?;
         let requester = policy::authenticate(session.peer(), active.snapshot(), UnixTime::now())?;
         let factory = requester.trust.factory.clone();
         Ok(Caller { factory, device: requester.name })
