@@ -36,7 +36,7 @@ const NAMED: u32 = 10;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const HOUR: i64 = 3600;
 /// How long a reason may be, in characters: it is shown wherever the rotation is.
-const REASON_LIMIT: usize = 1000;
+pub(super) const REASON_LIMIT: usize = 1000;
 
 /// A rotation to be started, as it is written.
 #[derive(Deserialize)]

@@ -1,16 +1,24 @@
-//! `GET /config`: the configuration files of a device. The one that starts a rotation is there from
-//! when the device's slot has come until the device has switched, or the rotation has ended.
+//! The configuration files of a device: those of the fleet, of its group over them, its own over those.
+//! The one that starts a rotation is there from when the device's slot has come until the device has
+//! switched, or the rotation has ended.
 
 use axum::body::Body;
 use axum::http::HeaderMap;
 use axum::http::header::{IF_MODIFIED_SINCE, USER_AGENT};
 use axum::response::Response;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Caller, Gateway, answer, read, unreadable};
 use crate::clock::UnixTime;
-use crate::model::Refusal;
 use crate::model::rotation::{FioconfigSettings, ROTATE_CERTS, ROTATE_CERTS_HANDLER, Rotation};
+use crate::model::{ConfigFile, ConfigScope, Refusal};
+
+/// What a device sends back; why, and for which key, is on record already.
+#[derive(Deserialize)]
+struct Returned {
+    files: Vec<ConfigFile>,
+}
 
 /// What agents of before 2026-02 call themselves; they take an answer of the label `fioconfig` only.
 const OLD_AGENTS: [&str; 2] = ["fioconfig-client/1", "fioconfig-client/2"];
@@ -22,24 +30,63 @@ pub(super) async fn get(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let Caller { factory, device } = caller;
-    let delivered = gateway.ledger.rotation_to_deliver(factory.id, device).await;
-    let Some((rotation, since)) = delivered.map_err(unreadable)? else {
+    let config = gateway.ledger.config_of_device(factory.id, device).await.map_err(unreadable)?;
+    let told = gateway.ledger.rotation_to_deliver(factory.id, device).await.map_err(unreadable)?;
+    if config.files.is_empty() && told.rotation.is_none() {
         return Ok(answer::no_content());
-    };
-    if modified_since(headers).is_some_and(|known| known >= since) {
+    }
+    let changed_at = config.changed_at.max(told.changed_at);
+    // A change within the same second may have come after what the device knows.
+    if modified_since(headers).is_some_and(|known| Some(known) > changed_at) {
         return Ok(answer::not_modified());
     }
-    let est = format!("{}:{}", factory.est_host, gateway.est_public_port);
-    let value = settings(&rotation, headers).file(&est, &rotation.name);
-    let file = json!({ "Value": value, "OnChanged": [ROTATE_CERTS_HANDLER], "Unencrypted": true });
-    Ok(answer::json(json!({ ROTATE_CERTS: file }).to_string()))
+    let mut files = config.files;
+    if let Some(rotation) = &told.rotation {
+        let est = format!("{}:{}", factory.est_host, gateway.est_public_port);
+        let value = settings(rotation, headers).file(&est, &rotation.name);
+        let (name, handler) = (ROTATE_CERTS.to_owned(), ROTATE_CERTS_HANDLER.to_owned());
+        let file = ConfigFile { name, value, unencrypted: true, on_changed: vec![handler] };
+        files.insert(ROTATE_CERTS.to_owned(), file);
+    }
+    Ok(answer::json(as_agents_read_it(files.values()).to_string()))
 }
 
-/// The device's own configuration, encrypted for its next key, which it sends back to be kept: none
-/// is given out by this gateway, so there is none to keep.
-pub(super) async fn update(body: Body) -> Result<Response, Refusal> {
-    let _well_formed: Value = read(body).await?;
-    Ok(answer::no_content())
+/// The device's own files that are encrypted for its key: it encrypts them anew for its next one.
+pub(super) async fn of_device(gateway: &Gateway, caller: &Caller) -> Result<Response, Refusal> {
+    let scope = ConfigScope::Device(caller.device.clone());
+    let files = gateway.ledger.config(caller.factory.id, &scope).await.map_err(unreadable)?;
+    let mut encrypted = files.iter().filter(|file| !file.unencrypted).peekable();
+    if encrypted.peek().is_none() {
+        return Ok(answer::no_content());
+    }
+    Ok(answer::json(as_agents_read_it(encrypted).to_string()))
+}
+
+/// The device gives its own files back, encrypted for the key that it has announced.
+pub(super) async fn update(
+    gateway: &Gateway,
+    caller: &Caller,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let Returned { files } = read(body).await?;
+    for file in &files {
+        file.check().map_err(|why| Refusal::GatewayBody(why.to_string()))?;
+    }
+    let (factory, device) = (caller.factory.id, &caller.device);
+    let returned = gateway.ledger.return_config(factory, device, &files).await;
+    if returned.map_err(unreadable)? {
+        return Ok(answer::no_content());
+    }
+    Err(Refusal::NoNextKey)
+}
+
+fn as_agents_read_it<'a>(files: impl Iterator<Item = &'a ConfigFile>) -> Value {
+    let entry = |file: &ConfigFile| {
+        let ConfigFile { value, on_changed, unencrypted, .. } = file;
+        let read = json!({ "Value": value, "OnChanged": on_changed, "Unencrypted": unencrypted });
+        (file.name.clone(), read)
+    };
+    Value::Object(files.map(entry).collect())
 }
 
 /// What the rotation says, with the label that the agent's version understands.

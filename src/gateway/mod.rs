@@ -116,9 +116,8 @@ impl Gateway {
         let caller = self.caller(session).await?;
         match operation {
             Operation::Config => config::get(self, &caller, request.headers()).await,
-            Operation::UpdateConfig => config::update(request.into_body()).await,
-            // Nothing is kept here that only the device can read.
-            Operation::DeviceConfig => Ok(answer::no_content()),
+            Operation::UpdateConfig => config::update(self, &caller, request.into_body()).await,
+            Operation::DeviceConfig => config::of_device(self, &caller).await,
             Operation::Device => device::get(self, &caller).await,
             Operation::UpdateDevice => device::update(self, &caller, request.into_body()).await,
             Operation::Events => events::post(self, &caller, request.into_body()).await,

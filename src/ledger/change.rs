@@ -104,6 +104,12 @@ pub enum ChangeRefused {
          leave: disable it, or name another as the target"
     )]
     NothingLeaves,
+    /// It encrypts its own files anew meanwhile.
+    #[error(
+        "the device has announced its next key: its configuration cannot be changed until it is \
+         seen using that"
+    )]
+    DeviceSwitching,
     /// No device is in it.
     #[error("no device is in the group {0:?}")]
     NoSuchGroup(String),
@@ -162,6 +168,7 @@ impl ChangeRefused {
             Self::RotationState { .. } => "rotation-state",
             Self::TargetDoesNotSign => "target-does-not-sign",
             Self::NothingLeaves => "nothing-leaves",
+            Self::DeviceSwitching => "device-switching",
             Self::NoSuchGroup(_) => "group-unknown",
             Self::NoSuchDevices { .. } => "devices-unknown",
             Self::NothingToRotate { .. } => "nothing-to-rotate",

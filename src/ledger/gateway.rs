@@ -8,7 +8,7 @@ use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::audit::{Entry, Outcome};
-use crate::model::rotation::{Fact, MemberReason, Rotation, Step};
+use crate::model::rotation::{Fact, MemberReason, MemberState, Rotation, Step};
 use crate::model::{DeviceEvent, DeviceName, FactoryId};
 use crate::pki::Fingerprint;
 
@@ -16,6 +16,15 @@ use crate::pki::Fingerprint;
 const EVENTS_KEPT: i64 = 200;
 /// The code of a next key that was never issued to the device.
 const UNKNOWN_KEY: &str = "next-key-unknown";
+
+/// What a device is told of rotations.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    /// The rotation: its slot has come and it has not switched yet.
+    pub rotation: Option<Rotation>,
+    /// When that changed last.
+    pub changed_at: Option<UnixTime>,
+}
 
 /// What became of a device's word on its next key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +36,7 @@ pub enum NextKey {
 }
 
 impl Ledger {
-    /// The rotation that a device is to be told of, and since when: its slot has come and it has not
-    /// switched yet.
+    /// A device's part in its latest rotation, as far as it is to be told of it.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -36,25 +44,31 @@ impl Ledger {
         &self,
         factory: FactoryId,
         device: &DeviceName,
-    ) -> Result<Option<(Rotation, UnixTime)>, LedgerError> {
+    ) -> Result<Delivery, LedgerError> {
         let select = Statement::new(
-            "SELECT member.rotation_id, member.offered_at FROM device \
+            "SELECT member.rotation_id, member.state, member.since, member.offered_at FROM device \
              JOIN rotation_device member ON member.device_id = device.id \
-             JOIN rotation ON rotation.id = member.rotation_id \
-             WHERE device.factory_id = $1 AND device.name = $2 \
-             AND member.state IN ('offered', 'issued', 'failed') AND member.offered_at IS NOT NULL \
-             AND rotation.state IN ('preparing', 'running', 'paused') \
+             WHERE device.factory_id = $1 AND device.name = $2 AND member.state <> 'skipped' \
              ORDER BY member.rotation_id DESC LIMIT 1",
         );
         let rows = self.database.rows(select.bind(factory.0).bind(device.as_str())).await?;
         let Some(row) = rows.first() else {
-            return Ok(None);
+            return Ok(Delivery::default());
         };
         let by_id = Statement::new(COLUMNS).then("WHERE rotation.id = ");
         let found = self.database.rows(by_id.value(row.integer("rotation_id")?)).await?;
         let rotation = found.first().map(rotations::rotation).transpose()?;
-        let since = UnixTime(row.maybe_integer("offered_at")?.unwrap_or(0));
-        Ok(rotation.map(|rotation| (rotation, since)))
+        let rotation = rotation.ok_or_else(|| LedgerError::corrupt("no such rotation"))?;
+        let told = [MemberState::Offered, MemberState::Issued, MemberState::Failed];
+        let offered_at = row.maybe_integer("offered_at")?.map(UnixTime);
+        let told = told.contains(&rotations::member_state(row)?)
+            && rotation.state.is_active()
+            && offered_at.is_some();
+        if told {
+            return Ok(Delivery { changed_at: offered_at, rotation: Some(rotation) });
+        }
+        let withdrawn_at = UnixTime(row.integer("since")?).max(rotation.state_since);
+        Ok(Delivery { changed_at: Some(withdrawn_at), rotation: None })
     }
 
     /// Notes the key that a device says it will use next. Only one that was issued to it is believed:

@@ -2,6 +2,7 @@
 
 pub mod audit;
 mod bootstrap_ca;
+mod config_file;
 mod credential;
 mod delivery;
 mod device;
@@ -20,6 +21,7 @@ mod token;
 mod webhook;
 
 pub use bootstrap_ca::{BootstrapCa, BootstrapCaId};
+pub use config_file::{ConfigFile, ConfigScope};
 pub use credential::{
     Allowance, CredentialState, KnownCredential, KnownDevice, PENDING_LIMIT, Presented, Sighting,
 };

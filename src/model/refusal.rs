@@ -109,6 +109,8 @@ refusals! {
     /// A device announced a key that was never issued to it.
     Conflict "next-key-unknown" NextKeyUnknown:
         "no certificate was issued to this device for that key";
+    /// A device sends its files back without having announced a key.
+    Conflict "no-next-key" NoNextKey: "the device has announced no next key: PATCH /device comes first";
     /// More than 64 KiB.
     TooLarge "body-too-large" BodyTooLarge: "the body is larger than 64 KiB";
     /// The body did not arrive in time.

@@ -14,5 +14,6 @@ mod support;
 
 mod agent;
 mod bad_input;
+mod files;
 mod nginx;
 mod rotation;

@@ -73,8 +73,12 @@ async fn what_is_no_rotation_is_refused() {
     let value = |value: &str| json!({ "files": [{ "name": "fio-rotate-certs", "value": value }] });
     for (wrong, status, why) in [
         (json!({}), 400, "files"),
-        (json!({ "files": [] }), 400, "only the one file fio-rotate-certs"),
-        (json!({ "files": [{ "name": "wireguard", "value": "x" }] }), 400, "only the one file"),
+        (json!({ "files": [] }), 400, "files: there is none"),
+        (
+            json!({ "files": [{ "name": "fio-rotate-certs", "value": "x" }, { "name": "x", "value": "" }] }),
+            400,
+            "must come alone",
+        ),
         (value(""), 400, "there is no ESTSERVER="),
         (value("ESTSERVER=https://localhost/.well-known/est\n"), 400, "there is no ROTATIONID="),
         (body("http://localhost/.well-known/est", "certs-1"), 400, "ESTSERVER must be https://"),

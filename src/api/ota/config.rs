@@ -1,5 +1,5 @@
-//! `fioctl config rotate-certs` and `fioctl devices config rotate-certs`: a configuration change with a
-//! `fio-rotate-certs` file starts a rotation.
+//! The configuration of devices, as `fioctl config` and `fioctl devices config` change it: of the
+//! Factory, of a group, of a device. The file `fio-rotate-certs` is kept nowhere: it starts a rotation.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,21 +8,22 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::Uri;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::super::Api;
 use super::super::auth::Principal;
 use super::super::devices::unknown_device;
 use super::super::error::ApiError;
-use super::super::role::Operator;
-use super::super::rotations::RotationView;
+use super::super::role::{Operator, Viewer};
+use super::super::rotations::{REASON_LIMIT, RotationView};
 use super::super::selection::FactoryQuery;
 use super::devices::NameQuery;
 use super::read;
 use crate::fleet::rotations::{self, AskedRotation};
 use crate::ledger::Started;
 use crate::model::rotation::{FioconfigSettings, Plan, ROTATE_CERTS, RotationName, Selection};
-use crate::model::{DeviceName, FactoryTrust, Label};
+use crate::model::{ConfigFile, ConfigScope, DeviceMetadata, FactoryTrust, Label};
 
 const EST_PATH: &str = "/.well-known/est";
 
@@ -31,65 +32,219 @@ const EST_PATH: &str = "/.well-known/est";
 pub(super) struct Change {
     #[serde(default)]
     reason: String,
-    files: Vec<File>,
+    files: Vec<ConfigFile>,
 }
 
-#[derive(Deserialize)]
-struct File {
-    name: String,
-    value: String,
+/// The configuration of a scope as fioctl lists it: here, what there is now.
+#[derive(Serialize)]
+pub(super) struct Configs {
+    config: Vec<Config>,
+    next: Option<String>,
 }
 
-pub(super) async fn of_group(
+#[derive(Serialize)]
+struct Config {
+    reason: &'static str,
+    files: Vec<ConfigFile>,
+}
+
+/// Whose configuration a request is about.
+struct Target {
+    trust: FactoryTrust,
+    scope: ConfigScope,
+}
+
+pub(super) async fn set_of_factory(
+    Operator(principal): Operator,
+    State(api): State<Arc<Api>>,
+    Path(factory): Path<String>,
+    body: Bytes,
+) -> Result<Json<Value>, ApiError> {
+    let target = of_factory(&api, &principal, factory)?;
+    change(&api, &principal, &target, &body).await
+}
+
+pub(super) async fn set_of_group(
     Operator(principal): Operator,
     State(api): State<Arc<Api>>,
     Path((factory, group)): Path<(String, String)>,
     body: Bytes,
-) -> Result<Json<RotationView>, ApiError> {
-    let selection = Selection { group: Some(group), ..Selection::default() };
-    start(&api, &principal, &FactoryQuery::named(factory), selection, None, &body).await
+) -> Result<Json<Value>, ApiError> {
+    let target = of_group(&api, &principal, factory, group)?;
+    change(&api, &principal, &target, &body).await
 }
 
-/// What fioctl asks for where no group is named.
-pub(super) async fn of_no_group(
-    Operator(principal): Operator,
-    State(api): State<Arc<Api>>,
-    Path(factory): Path<String>,
-) -> Result<Json<RotationView>, ApiError> {
-    FactoryQuery::named(factory).select(&principal, &api.active.load())?;
-    Err(ApiError::bad_request("name the group whose devices shall rotate (-g GROUP)"))
-}
-
-pub(super) async fn of_device(
+pub(super) async fn set_of_device(
     Operator(principal): Operator,
     State(api): State<Arc<Api>>,
     Query(query): Query<FactoryQuery>,
     Query(named): Query<NameQuery>,
     Path(name): Path<String>,
     body: Bytes,
-) -> Result<Json<RotationView>, ApiError> {
-    let factory = query.select(&principal, &api.active.load())?.factory;
-    let device = api.ledger.registered_device(factory.id, named.key(&name)).await?;
+) -> Result<Json<Value>, ApiError> {
+    let target = of_device(&api, &principal, &query, &named, &name).await?;
+    change(&api, &principal, &target, &body).await
+}
+
+/// What fioctl asks for where no group is named.
+pub(super) async fn set_of_no_group(
+    Operator(principal): Operator,
+    State(api): State<Arc<Api>>,
+    Path(factory): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    FactoryQuery::named(factory).select(&principal, &api.active.load())?;
+    Err(ApiError::bad_request("name the group whose devices shall rotate (-g GROUP)"))
+}
+
+pub(super) async fn show_of_factory(
+    Viewer(principal): Viewer,
+    State(api): State<Arc<Api>>,
+    Path(factory): Path<String>,
+) -> Result<Json<Configs>, ApiError> {
+    let target = of_factory(&api, &principal, factory)?;
+    show(&api, &target).await
+}
+
+pub(super) async fn show_of_group(
+    Viewer(principal): Viewer,
+    State(api): State<Arc<Api>>,
+    Path((factory, group)): Path<(String, String)>,
+) -> Result<Json<Configs>, ApiError> {
+    let target = of_group(&api, &principal, factory, group)?;
+    show(&api, &target).await
+}
+
+pub(super) async fn show_of_device(
+    Viewer(principal): Viewer,
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Query(named): Query<NameQuery>,
+    Path(name): Path<String>,
+) -> Result<Json<Configs>, ApiError> {
+    let target = of_device(&api, &principal, &query, &named, &name).await?;
+    show(&api, &target).await
+}
+
+pub(super) async fn remove_of_factory(
+    Operator(principal): Operator,
+    State(api): State<Arc<Api>>,
+    Path((factory, file)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let target = of_factory(&api, &principal, factory)?;
+    remove(&api, &principal, &target, &file).await
+}
+
+pub(super) async fn remove_of_group(
+    Operator(principal): Operator,
+    State(api): State<Arc<Api>>,
+    Path((factory, group, file)): Path<(String, String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let target = of_group(&api, &principal, factory, group)?;
+    remove(&api, &principal, &target, &file).await
+}
+
+pub(super) async fn remove_of_device(
+    Operator(principal): Operator,
+    State(api): State<Arc<Api>>,
+    Query(query): Query<FactoryQuery>,
+    Query(named): Query<NameQuery>,
+    Path((name, file)): Path<(String, String)>,
+) -> Result<Json<Value>, ApiError> {
+    let target = of_device(&api, &principal, &query, &named, &name).await?;
+    remove(&api, &principal, &target, &file).await
+}
+
+fn of_factory(api: &Api, principal: &Principal, factory: String) -> Result<Target, ApiError> {
+    let trust = FactoryQuery::named(factory).select(principal, &api.active.load())?;
+    Ok(Target { trust, scope: ConfigScope::Factory })
+}
+
+fn of_group(
+    api: &Api,
+    principal: &Principal,
+    factory: String,
+    group: String,
+) -> Result<Target, ApiError> {
+    let trust = FactoryQuery::named(factory).select(principal, &api.active.load())?;
+    let group = DeviceMetadata::parse(None, Some(&group), None)?.group.unwrap_or_default();
+    Ok(Target { trust, scope: ConfigScope::Group(group) })
+}
+
+async fn of_device(
+    api: &Api,
+    principal: &Principal,
+    query: &FactoryQuery,
+    named: &NameQuery,
+    name: &str,
+) -> Result<Target, ApiError> {
+    let trust = query.select(principal, &api.active.load())?;
+    let device = api.ledger.registered_device(trust.factory.id, named.key(name)).await?;
     let device = device.ok_or_else(unknown_device)?.name;
-    let selection = Selection { named: Some(1), ..Selection::default() };
-    start(&api, &principal, &query, selection, Some(vec![device]), &body).await
+    Ok(Target { trust, scope: ConfigScope::Device(device) })
+}
+
+/// Sets files; the one that starts a rotation comes alone and starts one.
+async fn change(
+    api: &Api,
+    principal: &Principal,
+    target: &Target,
+    body: &[u8],
+) -> Result<Json<Value>, ApiError> {
+    let change: Change = read(body)?;
+    if change.files.is_empty() {
+        return Err(ApiError::bad_request("files: there is none"));
+    }
+    if change.files.iter().any(|file| file.name == ROTATE_CERTS) {
+        return start(api, principal, target, &change).await;
+    }
+    for file in &change.files {
+        file.check()?;
+    }
+    let (factory, actor) = (target.trust.factory.id, &principal.name);
+    let Change { files, reason } = &change;
+    api.ledger.set_config(factory, &target.scope, files, actor, reason).await?;
+    Ok(Json(json!({})))
+}
+
+async fn show(api: &Api, target: &Target) -> Result<Json<Configs>, ApiError> {
+    let files = api.ledger.config(target.trust.factory.id, &target.scope).await?;
+    let config = (!files.is_empty()).then_some(Config { reason: "", files });
+    Ok(Json(Configs { config: config.into_iter().collect(), next: None }))
+}
+
+async fn remove(
+    api: &Api,
+    principal: &Principal,
+    target: &Target,
+    file: &str,
+) -> Result<Json<Value>, ApiError> {
+    let (factory, actor) = (target.trust.factory.id, &principal.name);
+    if api.ledger.remove_config(factory, &target.scope, file, actor).await? {
+        return Ok(Json(json!({})));
+    }
+    Err(ApiError::not_found("there is no such file"))
 }
 
 async fn start(
     api: &Api,
     principal: &Principal,
-    query: &FactoryQuery,
-    selection: Selection,
-    named: Option<Vec<DeviceName>>,
-    body: &[u8],
-) -> Result<Json<RotationView>, ApiError> {
-    let trust = api.fresh_factory(principal, query).await?;
-    let change: Change = read(body)?;
-    let file = match change.files.as_slice() {
-        [file] if file.name == ROTATE_CERTS => file,
-        _ => {
-            let why = format!("files: only the one file {ROTATE_CERTS} is taken here");
-            return Err(ApiError::bad_request(why));
+    target: &Target,
+    change: &Change,
+) -> Result<Json<Value>, ApiError> {
+    let [file] = change.files.as_slice() else {
+        return Err(ApiError::bad_request(format!("files: {ROTATE_CERTS} must come alone")));
+    };
+    let named = FactoryQuery::named(target.trust.factory.name.to_string());
+    let trust = api.fresh_factory(principal, &named).await?;
+    let (selection, named) = match &target.scope {
+        ConfigScope::Factory => {
+            return Err(ApiError::bad_request("name the group whose devices shall rotate"));
+        }
+        ConfigScope::Group(group) => {
+            (Selection { group: Some(group.clone()), ..Selection::default() }, None)
+        }
+        ConfigScope::Device(device) => {
+            (Selection { named: Some(1), ..Selection::default() }, Some(vec![device.clone()]))
         }
     };
     let (name, fioconfig) = meant(&file.value, api, &trust)?;
@@ -100,12 +255,14 @@ async fn start(
         stop: Some(defaults.stop),
         patience: defaults.patience,
         fioconfig,
-        reason: change.reason,
+        reason: change.reason.chars().take(REASON_LIMIT).collect(),
     };
     let asked = AskedRotation { name, plan, device_ca: None, target: None, named, request: None };
     let started = rotations::start(&api.ledger, &trust, asked, &principal.name).await?;
     let (Started::New(rotation) | Started::Before(rotation)) = started;
-    Ok(Json(RotationView::new(&rotation, &trust)))
+    serde_json::to_value(RotationView::new(&rotation, &trust))
+        .map(Json)
+        .map_err(|why| ApiError::unavailable(&why))
 }
 
 /// What the file tells a device: the rotation's name, and where it finds what it needs.

@@ -13,7 +13,7 @@ mod users;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{MethodRouter, get, patch};
+use axum::routing::{MethodRouter, delete, get, patch};
 use serde::de::DeserializeOwned;
 
 use super::Api;
@@ -26,14 +26,29 @@ pub(super) fn router() -> Router<Arc<Api>> {
     let router = with_and_without_slash(Router::new(), "/factories/{factory}/certs", certs);
     let router =
         with_and_without_slash(router, "/factories/{factory}/users/self", || get(users::own));
+    let router = with_and_without_slash(router, "/factories/{factory}/config", || {
+        get(config::show_of_factory).patch(config::set_of_factory)
+    });
+    let router = with_and_without_slash(router, "/factories/{factory}/config/{file}", || {
+        delete(config::remove_of_factory)
+    });
     let group = "/factories/{factory}/device-groups/{group}/config";
-    let router = with_and_without_slash(router, group, || patch(config::of_group));
+    let router = with_and_without_slash(router, group, || {
+        get(config::show_of_group).patch(config::set_of_group)
+    });
+    let router = with_and_without_slash(router, &format!("{group}/{{file}}"), || {
+        delete(config::remove_of_group)
+    });
     let no_group = "/factories/{factory}/device-groups//config";
-    let router = with_and_without_slash(router, no_group, || patch(config::of_no_group));
+    let router = with_and_without_slash(router, no_group, || patch(config::set_of_no_group));
     let router = with_and_without_slash(router, "/devices", devices);
     let router = with_and_without_slash(router, "/devices/{name}", device);
-    let router =
-        with_and_without_slash(router, "/devices/{name}/config", || patch(config::of_device));
+    let router = with_and_without_slash(router, "/devices/{name}/config", || {
+        get(config::show_of_device).patch(config::set_of_device)
+    });
+    let router = with_and_without_slash(router, "/devices/{name}/config/{file}", || {
+        delete(config::remove_of_device)
+    });
     let router = with_and_without_slash(router, "/devices/{name}/updates", || get(updates::list));
     with_and_without_slash(router, "/devices/{name}/updates/{id}", || get(updates::show))
 }
