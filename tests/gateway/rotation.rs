@@ -9,7 +9,7 @@ use crate::support::fioctl::Fioctl;
 use crate::support::{Device, TestServer, eventually};
 
 /// Devices that the gateway has seen, and a rotation off their Device CA that is told to each.
-async fn rotating(
+pub async fn rotating(
     backend: crate::support::Backend,
     count: usize,
 ) -> (TestServer, Fioctl, Vec<Device>) {
@@ -29,7 +29,7 @@ async fn rotating(
     (server, api, devices)
 }
 
-async fn becomes(api: &Fioctl, state: &str, count: usize) {
+pub async fn becomes(api: &Fioctl, state: &str, count: usize) {
     eventually(&format!("{count} devices to be {state}"), async || {
         let status = api.get("/v1/rotations/certs-1669058841").await.json(200);
         status["counts"][state] == count

@@ -112,6 +112,8 @@ impl Wire {
             }
         };
         let stream = TcpStream::connect(address).await?;
+        // The request would wait for the other end's delayed acknowledgement of the handshake.
+        stream.set_nodelay(true)?;
         let name = ServerName::try_from(tls.server_name).unwrap();
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         Ok(Self { stream })
