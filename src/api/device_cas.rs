@@ -16,7 +16,7 @@ use super::auth::Principal;
 use super::error::ApiError;
 use super::factories::CertificateView;
 use super::role::{Admin, Operator, Viewer};
-use super::rotations::RotationView;
+use super::rotation_view::RotationView;
 use super::selection::FactoryQuery;
 use crate::clock::UnixTime;
 use crate::factory::{

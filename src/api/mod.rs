@@ -17,6 +17,8 @@ mod openapi;
 mod ota;
 mod role;
 mod rotation_events;
+mod rotation_request;
+mod rotation_view;
 mod rotations;
 mod selection;
 mod sightings;
