@@ -9,6 +9,10 @@ use super::{ChangeError, ChangeRefused, Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::{ConfigFile, ConfigScope, DeviceName, FactoryId};
 
+/// How long, in seconds, a device that has announced a key keeps its files from being changed: one
+/// that gave up must not keep them for ever. A day.
+const LOCK_SECONDS: i64 = 24 * 3600;
+
 /// What a device gets.
 #[derive(Debug, Default)]
 pub struct DeviceConfig {
@@ -190,10 +194,13 @@ async fn is_switching(
     device: &DeviceName,
 ) -> Result<bool, LedgerError> {
     let select = Statement::new(
-        "SELECT id FROM device WHERE factory_id = $1 AND name = $2 AND next_key IS NOT NULL",
-    );
-    let rows = transaction.rows(select.bind(factory.0).bind(device.as_str())).await?;
-    Ok(!rows.is_empty())
+        "SELECT id FROM device WHERE factory_id = $1 AND name = $2 AND next_key IS NOT NULL \
+         AND next_key_at > $3",
+    )
+    .bind(factory.0)
+    .bind(device.as_str())
+    .bind(UnixTime::now().0 - LOCK_SECONDS);
+    Ok(!transaction.rows(select).await?.is_empty())
 }
 
 async fn write(

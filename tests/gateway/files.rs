@@ -113,10 +113,13 @@ on_both_ledgers! {
         // Of the fleet it may change meanwhile: that is not encrypted for a device.
         api.patch(FLEET, &files(&[("a", "fleet")])).await.json(200);
         assert_eq!(give(&device).await.status, 204);
+        // One that gave up does not keep its files from the operator for ever.
+        server.sql("UPDATE device SET next_key_at = next_key_at - 90000").await;
+        api.patch(DEVICE, &files(&[("other", "x")])).await.json(200);
 
         let new = Device::switched(certificate, key);
         let files = got(&server, &new).await;
-        assert_eq!(files, pairs(&[("a", "fleet"), ("wifi", "for the new key")]));
+        assert_eq!(files, pairs(&[("a", "fleet"), ("other", "x"), ("wifi", "for the new key")]));
         api.patch(DEVICE, &secret).await.json(200);
         server.stop().await;
     }
