@@ -211,8 +211,8 @@ impl Follower {
                 _ = drain.wait_for(|drain| *drain) => return,
             }
             self.follow_now().await;
-            if let Err(why) = self.ledger.settle_strangers(UnixTime::now()).await {
-                error!(error = %why, "refusals of strangers were counted and are not on record");
+            if let Err(why) = self.ledger.settle(UnixTime::now()).await {
+                error!(error = %why, "refusals were counted and are not on record");
             }
         }
     }

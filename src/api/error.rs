@@ -185,6 +185,7 @@ impl From<Refused> for ApiError {
         let status = match refusal.class() {
             Class::Malformed => StatusCode::BAD_REQUEST,
             Class::Conflict => StatusCode::CONFLICT,
+            Class::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Class::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Class::NotFound => StatusCode::NOT_FOUND,
             _ => StatusCode::FORBIDDEN,

@@ -17,9 +17,7 @@ const PKCS7_CRLS_ONLY: HeaderValue =
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// When a client may ask again, in seconds (H-06).
-const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("30");
-/// The same where a person must decide first (E-40).
+/// When a client may ask again, in seconds, where a person must decide first (E-40).
 const APPROVAL_SECONDS: HeaderValue = HeaderValue::from_static("60");
 /// When a client may look again whether its window has changed: six hours.
 const RENEWAL_SECONDS: HeaderValue = HeaderValue::from_static("21600");
@@ -105,10 +103,10 @@ pub(super) fn refusal(refusal: &Refusal) -> Response<Body> {
         _ if refusal.class() == Class::Unauthenticated => {
             response.headers_mut().insert(WWW_AUTHENTICATE, CLIENT_CERTIFICATE);
         }
-        _ if refusal.class() == Class::Unavailable => {
-            response.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
-        }
         _ => {}
+    }
+    if let Some(seconds) = refusal.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

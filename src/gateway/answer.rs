@@ -5,10 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 
-use crate::model::{Class, Refusal};
-
-/// When a device may ask again after a 503.
-const BUSY_SECONDS: HeaderValue = HeaderValue::from_static("30");
+use crate::model::Refusal;
 
 pub(super) fn json(body: String) -> Response {
     ([(CONTENT_TYPE, "application/json")], body).into_response()
@@ -35,8 +32,8 @@ pub(super) fn refused(refusal: &Refusal) -> Response {
     *response.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, plain);
-    if refusal.class() == Class::Unavailable {
-        response.headers_mut().insert(RETRY_AFTER, BUSY_SECONDS);
+    if let Some(seconds) = refusal.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Caller, Gateway, answer, read, unreadable};
-use crate::ledger::NextKey;
 use crate::model::Refusal;
 use crate::pki::PublicKey;
 
@@ -41,10 +40,6 @@ pub(super) async fn update(
     let Update { next_pubkey } = read(body).await?;
     let key = PublicKey::from_pem(next_pubkey.as_bytes());
     let key = key.map_err(|why| Refusal::GatewayBody(why.to_string()))?;
-    let (factory, device) = (caller.factory.id, &caller.device);
-    let told = gateway.ledger.announce_key(factory, device, key.fingerprint()).await;
-    match told.map_err(unreadable)? {
-        NextKey::Noted => Ok(answer::ok()),
-        NextKey::Unknown => Err(Refusal::NextKeyUnknown),
-    }
+    gateway.ledger.announce_key(caller.key(), key.fingerprint()).await?;
+    Ok(answer::ok())
 }

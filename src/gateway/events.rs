@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Caller, Gateway, answer, read, unreadable};
+use super::{Caller, Gateway, answer, read};
 use crate::model::{DeviceEvent, Refusal};
 
 /// How many events one request may tell.
@@ -47,9 +47,8 @@ pub(super) async fn post(
         let why = format!("more than {EVENTS_LIMIT} events in one request");
         return Err(Refusal::GatewayBody(why));
     }
-    let events: Vec<_> = written.into_iter().map(kept).collect();
-    let (factory, device) = (caller.factory.id, &caller.device);
-    gateway.ledger.keep_events(factory, device, &events).await.map_err(unreadable)?;
+    let events = written.into_iter().map(kept).collect();
+    gateway.ledger.keep_events(caller.key(), events).await?;
     Ok(answer::ok())
 }
 

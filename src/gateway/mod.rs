@@ -24,7 +24,7 @@ use crate::fleet;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::{Ledger, LedgerError};
 use crate::listener::Session;
-use crate::model::{DeviceName, Factory, Refusal};
+use crate::model::{DeviceName, Factory, FactoryId, Refusal};
 use crate::policy;
 use crate::telemetry::Metrics;
 
@@ -49,6 +49,12 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 struct Caller {
     factory: Factory,
     device: DeviceName,
+}
+
+impl Caller {
+    fn key(&self) -> (FactoryId, DeviceName) {
+        (self.factory.id, self.device.clone())
+    }
 }
 
 /// The gateway service. Every request must carry its [`Session`].

@@ -11,6 +11,9 @@ use crate::model::rotation::{MemberReason, MemberState, RotationId};
 use crate::model::{CredentialState, DeviceMetadata};
 use crate::pki::Fingerprint;
 
+/// How many events of a device are kept.
+const EVENTS_KEPT: i64 = 200;
+
 /// A state, why, and what else is known of that.
 type NewMemberState = (MemberState, Option<MemberReason>, Option<String>);
 
@@ -34,6 +37,11 @@ pub(super) struct Changes {
     pub(super) registered_anew: Vec<(i64, DeviceMetadata)>,
     /// The new states of devices in rotations.
     pub(super) members: HashMap<(RotationId, i64), NewMemberState>,
+    /// Devices with the keys that they say they will use next.
+    pub(super) announced: Vec<(i64, Fingerprint)>,
+    pub(super) events: Vec<[Value; 9]>,
+    /// Devices that told events, with the number of the last.
+    pub(super) told: HashMap<i64, i64>,
     /// Rotations that have changed; what they are now is among the facts.
     pub(super) rotations: BTreeSet<RotationId>,
 }
@@ -86,6 +94,12 @@ impl Changes {
             update(transaction, change, ids.collect()).await?;
         }
         let now = now.0;
+        for (device, key) in self.announced {
+            let update =
+                Statement::new("UPDATE device SET next_key = $1, next_key_at = $2 WHERE id = $3");
+            transaction.execute(update.bind(key.as_bytes()).bind(now).bind(device)).await?;
+        }
+        keep_events(transaction, self.events, self.told).await?;
         // The device uses the key that it had announced.
         let announced = "UPDATE device SET next_key = NULL, next_key_at = NULL \
              WHERE next_key IS NOT NULL AND EXISTS (SELECT 1 FROM credential \
@@ -141,6 +155,32 @@ fn register_anew(id: i64, metadata: &DeviceMetadata) -> Statement {
     .bind(metadata.group.as_deref())
     .bind(metadata.hardware_id.as_deref())
     .bind(id)
+}
+
+/// What a device has said before, by the same id, is not kept twice.
+async fn keep_events(
+    transaction: &mut WriteTransaction,
+    events: Vec<[Value; 9]>,
+    told: HashMap<i64, i64>,
+) -> Result<(), LedgerError> {
+    if events.is_empty() {
+        return Ok(());
+    }
+    let insert = Statement::new(
+        "INSERT INTO device_event (device_id, id, number, at, device_time, rotation, step, \
+         success, details) VALUES ",
+    );
+    transaction
+        .execute(insert.tuples(events).then(" ON CONFLICT (device_id, id) DO NOTHING"))
+        .await?;
+    for (device, number) in told {
+        let forget = Statement::new(
+            "DELETE FROM device_event WHERE device_id = $1 AND number <= (SELECT number FROM \
+             device_event WHERE device_id = $1 AND number <= $2 ORDER BY number DESC LIMIT 1 OFFSET $3)",
+        );
+        transaction.execute(forget.bind(device).bind(number).bind(EVENTS_KEPT)).await?;
+    }
+    Ok(())
 }
 
 async fn insert<const N: usize>(

@@ -141,7 +141,7 @@ impl Facts {
             "SELECT device.id AS device_id, device.name, device.allowed_once, device.allowed_sha256, \
              device.denied_at, device.introduced_by, device.last_seen_at, \
              credential.id AS credential_id, credential.sha256, credential.public_key_sha256, \
-             credential.state \
+             credential.state, credential.recorded_at \
              FROM device LEFT JOIN credential ON credential.device_id = device.id \
              AND credential.state IN ('current', 'pending') \
              WHERE device.factory_id = $1 AND device.name IN ",
@@ -184,9 +184,9 @@ impl Facts {
             return Ok(());
         }
         let select = Statement::new(
-            "SELECT id AS credential_id, sha256, public_key_sha256, state FROM credential \
+            "SELECT id AS credential_id, sha256, public_key_sha256, state, recorded_at FROM credential \
              WHERE device_id = $1 AND sha256 = $2 UNION \
-             SELECT id, sha256, public_key_sha256, state FROM credential WHERE id = \
+             SELECT id, sha256, public_key_sha256, state, recorded_at FROM credential WHERE id = \
              (SELECT MAX(id) FROM credential WHERE device_id = $1 AND public_key_sha256 = $3)",
         )
         .bind(device.id)
@@ -273,6 +273,7 @@ fn known_credential(row: &Row) -> Result<Option<KnownCredential>, LedgerError> {
         fingerprint: fingerprint(row, "sha256")?,
         key: fingerprint(row, "public_key_sha256")?,
         state: CredentialState::from_word(&state).ok_or(LedgerError::Corrupt(state))?,
+        recorded_at: UnixTime(row.integer("recorded_at")?),
     }))
 }
 

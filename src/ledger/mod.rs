@@ -10,6 +10,7 @@ mod bootstrap_cas;
 mod change;
 mod changes;
 mod config_files;
+mod contact;
 mod database;
 mod device_cas;
 mod devices;
@@ -22,7 +23,7 @@ mod private_keys;
 mod registry;
 mod revocation_lists;
 mod rotations;
-mod strangers;
+mod tally;
 mod tokens;
 mod transaction;
 mod webhooks;
@@ -38,7 +39,7 @@ pub use config_files::DeviceConfig;
 pub use device_cas::{Dependent, Dependents, DeviceCaChange};
 pub use devices::{CredentialStory, DeviceStory};
 pub use factories::{FactoryChange, InstalledServerCertificate, NewFactory};
-pub use gateway::{Delivery, NextKey};
+pub use gateway::Delivery;
 pub use held_requests::{Decision, HeldRequest};
 pub use inventory::{DevicePage, DeviceSummary, InventoryFilter};
 pub use private_keys::{KeyPlace, RewrapCounts, RewrapFailure, StoredKey};
@@ -60,7 +61,7 @@ use crate::model::{Refusal, Sighting, audit::Entry};
 use crate::pki::Fingerprint;
 use crate::policy::{Introduction, Unapproved};
 use database::{Database, NulInText, Statement};
-use strangers::Strangers;
+use tally::Tally;
 use writer::Writer;
 
 /// How long a transaction of the writer may take before the ledger counts as stalled.
@@ -71,7 +72,8 @@ const STALLED_SECONDS: i64 = 10;
 pub struct Ledger {
     database: Arc<Database>,
     writer: Writer,
-    strangers: Arc<Strangers>,
+    strangers: Arc<Tally>,
+    repeats: Arc<Tally>,
 }
 
 /// The ledger could not be read or written.
@@ -125,8 +127,9 @@ impl Ledger {
     pub async fn open(url: &str) -> Result<Self, LedgerError> {
         let database = Arc::new(Database::open(url).await?);
         transaction::found(&database).await?;
-        let writer = Writer::start(Arc::clone(&database));
-        let ledger = Self { database, writer, strangers: Arc::default() };
+        let (strangers, repeats) = (Arc::new(Tally::of_strangers()), Arc::new(Tally::of_devices()));
+        let writer = Writer::start(Arc::clone(&database), Arc::clone(&repeats));
+        let ledger = Self { database, writer, strangers, repeats };
         ledger.fill_in_inventory().await?;
         Ok(ledger)
     }
@@ -144,6 +147,9 @@ impl Ledger {
     /// # Errors
     /// The refusal, or that the ledger cannot record anything.
     pub async fn contact(&self, contact: Contact) -> Result<Sighting, Refusal> {
+        if self.has_nothing_to_record(&contact).await {
+            return Ok(Sighting::Expected);
+        }
         self.writer.contact(contact).await
     }
 
@@ -178,10 +184,11 @@ impl Ledger {
     /// # Errors
     /// When the ledger cannot record anything.
     pub async fn note(&self, entry: Entry) -> Result<(), Refusal> {
-        self.writer.note(entry).await
+        self.writer.note(vec![entry]).await
     }
 
-    /// Records that a device's request was refused before it came here.
+    /// Records that a device's request was refused before it came here, or counts it where there was
+    /// a lot of that just now.
     ///
     /// # Errors
     /// When the ledger cannot record anything.
@@ -218,7 +225,7 @@ impl Ledger {
     /// Waits for what is under way and closes every connection.
     pub async fn close(self) {
         // What cannot be recorded now never can.
-        let _lost = self.settle_all_strangers().await;
+        let _lost = self.settle_all().await;
         self.writer.stop().await;
         self.database.close().await;
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::facts::DeviceKey;
 use crate::keys::Signed;
 use crate::model::audit::Entry;
 use crate::model::{
-    BootstrapCa, BootstrapCaId, DeviceCa, DeviceCaId, DeviceMetadata, DeviceName, FactoryId,
-    Presented, Refusal, Sighting,
+    BootstrapCa, BootstrapCaId, DeviceCa, DeviceCaId, DeviceEvent, DeviceMetadata, DeviceName,
+    FactoryId, Presented, Refusal, Sighting,
 };
 use crate::pki::{Certificate, Fingerprint};
 use crate::policy::{Grant, Introduction, Requester, Unapproved};
@@ -142,8 +143,20 @@ pub(super) enum Work {
         registrar: Registrar,
         reply: oneshot::Sender<Result<Introduced, Refusal>>,
     },
+    /// A device says which key it will use next.
+    Announce {
+        device: DeviceKey,
+        next: Fingerprint,
+        reply: oneshot::Sender<Result<(), Refusal>>,
+    },
+    /// A device says how it fares.
+    Tell {
+        device: DeviceKey,
+        events: Vec<DeviceEvent>,
+        reply: oneshot::Sender<()>,
+    },
     Note {
-        entry: Entry,
+        entries: Vec<Entry>,
         reply: oneshot::Sender<()>,
     },
     Refuse {
@@ -210,6 +223,8 @@ impl Work {
                 Some((introduction.factory, &introduction.device))
             }
             Self::Refuse { asker, .. } => Some((asker.factory, &asker.device)),
+            Self::Announce { device: (factory, device), .. }
+            | Self::Tell { device: (factory, device), .. } => Some((*factory, device)),
             Self::Note { .. } => None,
         }
     }
@@ -233,9 +248,12 @@ impl Work {
                 certificate: Some(introduction.certificate.fingerprint()),
                 key: introduction.certificate.public_key().fingerprint(),
             }),
-            Self::Record { .. } | Self::Hold { .. } | Self::Note { .. } | Self::Refuse { .. } => {
-                None
-            }
+            Self::Record { .. }
+            | Self::Hold { .. }
+            | Self::Announce { .. }
+            | Self::Tell { .. }
+            | Self::Note { .. }
+            | Self::Refuse { .. } => None,
         }
     }
 
@@ -283,7 +301,10 @@ impl Work {
                     _ => Err(ANOTHER_RULING),
                 }));
             }
-            Self::Note { reply, .. } | Self::Refuse { reply, .. } => {
+            Self::Announce { reply, .. } => {
+                let _gone = reply.send(verdict.map(|_noted| ()));
+            }
+            Self::Tell { reply, .. } | Self::Note { reply, .. } | Self::Refuse { reply, .. } => {
                 let _gone = reply.send(());
             }
         }

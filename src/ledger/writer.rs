@@ -12,11 +12,13 @@ use tracing::error;
 use super::LedgerError;
 use super::batch::Batch;
 use super::database::Database;
+use super::facts::DeviceKey;
+use super::tally::Tally;
 use super::work::{Asker, Contact, Held, Introduced, Recorded, RefusedAsker, Registrar, Work};
 use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::Entry;
-use crate::model::{Refusal, Sighting};
+use crate::model::{DeviceEvent, Refusal, Sighting};
 use crate::pki::Fingerprint;
 use crate::policy::{Introduction, Unapproved};
 
@@ -54,10 +56,10 @@ pub struct WriterMetrics {
 }
 
 impl Writer {
-    pub(super) fn start(database: Arc<Database>) -> Self {
+    pub(super) fn start(database: Arc<Database>, repeats: Arc<Tally>) -> Self {
         let (queue, receiver) = mpsc::channel(QUEUE_LIMIT);
         let metrics = Arc::new(WriterMetrics::default());
-        tokio::spawn(run(database, receiver, Arc::clone(&metrics)));
+        tokio::spawn(run((database, repeats), receiver, Arc::clone(&metrics)));
         Self { queue, metrics }
     }
 
@@ -94,9 +96,29 @@ impl Writer {
         answer.await.unwrap_or(Err(Refusal::LedgerUnavailable))
     }
 
-    pub(super) async fn note(&self, entry: Entry) -> Result<(), Refusal> {
+    pub(super) async fn announce(
+        &self,
+        device: DeviceKey,
+        next: Fingerprint,
+    ) -> Result<(), Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Work::Note { entry, reply })?;
+        self.enqueue(Work::Announce { device, next, reply })?;
+        answer.await.unwrap_or(Err(Refusal::LedgerUnavailable))
+    }
+
+    pub(super) async fn tell(
+        &self,
+        device: DeviceKey,
+        events: Vec<DeviceEvent>,
+    ) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Work::Tell { device, events, reply })?;
+        answer.await.map_err(|_| Refusal::LedgerUnavailable)
+    }
+
+    pub(super) async fn note(&self, entries: Vec<Entry>) -> Result<(), Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.enqueue(Work::Note { entries, reply })?;
         answer.await.map_err(|_| Refusal::LedgerUnavailable)
     }
 
@@ -135,7 +157,7 @@ impl Writer {
 }
 
 async fn run(
-    database: Arc<Database>,
+    onto: (Arc<Database>, Arc<Tally>),
     mut queue: mpsc::Receiver<Message>,
     metrics: Arc<WriterMetrics>,
 ) {
@@ -155,7 +177,7 @@ async fn run(
             }
         }
         metrics.busy_since.store(UnixTime::now().0, Ordering::Relaxed);
-        write(&database, works, &metrics).await;
+        write(&onto.0, &onto.1, works, &metrics).await;
         metrics.busy_since.store(0, Ordering::Relaxed);
         if let Some(done) = stop {
             let _nobody_waits = done.send(());
@@ -176,18 +198,18 @@ async fn gather(queue: &mut mpsc::Receiver<Message>, messages: &mut Vec<Message>
     }
 }
 
-async fn write(database: &Database, works: Vec<Work>, metrics: &WriterMetrics) {
+async fn write(database: &Database, repeats: &Tally, works: Vec<Work>, metrics: &WriterMetrics) {
     if works.is_empty() {
         return;
     }
     let count = works.len();
-    match Batch::run(database, works).await {
+    match Batch::run(database, repeats, works).await {
         Ok(alarms) => committed(metrics, count, alarms),
         // One piece of work must not take the others down with it. A database that is away, though,
         // takes all of them, and is not asked for each.
         Err((why, works)) if count > 1 && why.is_about_the_work() => {
             for work in works {
-                match Batch::run(database, vec![work]).await {
+                match Batch::run(database, repeats, vec![work]).await {
                     Ok(alarms) => committed(metrics, 1, alarms),
                     Err((why, works)) => failed(metrics, &why, works),
                 }

@@ -2,11 +2,14 @@
 //! function over what the ledger knows.
 
 use super::{DeviceCaState, Refusal};
+use crate::clock::UnixTime;
 use crate::pki::Fingerprint;
 
 /// How many pending credentials a device may have; beyond, the oldest is dropped (I3). An agent
 /// that retries makes a new key each time and only ever installs the newest.
 pub const PENDING_LIMIT: usize = 16;
+/// The shortest and the longest pause, in seconds, before a device with so many gets another.
+const PAUSE: (i64, i64) = (60, 3600);
 
 /// What a credential is to its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +35,8 @@ pub struct KnownCredential {
     pub key: Fingerprint,
     /// Its state.
     pub state: CredentialState,
+    /// When it was recorded.
+    pub recorded_at: UnixTime,
 }
 
 /// A device as the ledger knows it.
@@ -246,6 +251,12 @@ impl KnownDevice {
         self.credentials.iter().any(|one| is_it(one) && accepted.contains(&one.state))
     }
 
+    /// Whether a certificate that it may use has that key.
+    pub fn accepts_key(&self, key: Fingerprint) -> bool {
+        let accepted = [CredentialState::Current, CredentialState::Pending];
+        self.credentials.iter().any(|one| one.key == key && accepted.contains(&one.state))
+    }
+
     /// Whether an operator denied a credential of it that has this key.
     pub fn was_denied_with(&self, key: Fingerprint) -> bool {
         self.in_state(CredentialState::Denied).any(|one| one.key == key)
@@ -261,6 +272,25 @@ impl KnownDevice {
             self.in_state(CredentialState::Pending).map(|known| known.id).collect();
         let excess = (pending.len() + 1).saturating_sub(PENDING_LIMIT);
         pending.into_iter().take(excess).collect()
+    }
+
+    /// Refuses another credential to a device that has [`PENDING_LIMIT`] of which it uses none. It
+    /// waits as long as it took to be given those, so that an agent that fails for ever asks ever more
+    /// seldom with success, at last once an hour; and what it leaves in the ledger is bounded (I11).
+    ///
+    /// # Errors
+    /// The refusal, with how long it has to wait.
+    pub fn may_have_another(&self, now: UnixTime) -> Result<(), Refusal> {
+        let recorded: Vec<_> =
+            self.in_state(CredentialState::Pending).map(|known| known.recorded_at).collect();
+        let (Some(first), Some(last)) = (recorded.first(), recorded.last()) else { return Ok(()) };
+        let wait = last.0.saturating_sub(first.0).clamp(PAUSE.0, PAUSE.1);
+        let passed = now.0.saturating_sub(last.0);
+        // A clock that was set back must keep nobody waiting.
+        if recorded.len() < PENDING_LIMIT || !(0..wait).contains(&passed) {
+            return Ok(());
+        }
+        Err(Refusal::RetriedTooOften(u32::try_from(wait - passed).unwrap_or_default()))
     }
 
     /// Sets the state of some of its credentials.

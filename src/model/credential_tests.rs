@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{
     Allowance, CredentialState, DeviceCaState, Fingerprint, KnownCredential, KnownDevice,
-    PENDING_LIMIT, Presented, Refusal, Sighting,
+    PENDING_LIMIT, Presented, Refusal, Sighting, UnixTime,
 };
 use CredentialState::{Current, Denied, Pending, Superseded};
 
@@ -16,7 +16,7 @@ fn device(states: &[CredentialState]) -> KnownDevice {
 
 fn credential(id: i64, state: CredentialState) -> KnownCredential {
     let Presented { fingerprint, key } = presented(id, id);
-    KnownCredential { id, fingerprint, key, state }
+    KnownCredential { id, fingerprint, key, state, recorded_at: UnixTime(10 * id) }
 }
 
 fn presented(certificate: i64, key: i64) -> Presented {
@@ -113,6 +113,31 @@ fn i3_pendings_are_capped_oldest_first() {
     let states = [&[Current][..], &[Pending; PENDING_LIMIT]].concat();
     assert_eq!(device(&states).pending_to_drop(), vec![1]);
     assert!(device(&states[1..PENDING_LIMIT]).pending_to_drop().is_empty());
+}
+
+/// One every ten seconds, as the real agent retries.
+#[test]
+fn i11_a_device_that_uses_nothing_of_what_it_gets_waits_ever_longer() {
+    let mut failing = device(&[&[Current][..], &[Pending; PENDING_LIMIT - 1]].concat());
+    assert_eq!(failing.may_have_another(UnixTime(150)), Ok(()), "it has one less than the most");
+    failing.credentials.push(credential(16, Pending));
+    let refused = |seconds| Err(Refusal::RetriedTooOften(seconds));
+    assert_eq!(failing.may_have_another(UnixTime(160)), refused(150));
+    assert_eq!(failing.may_have_another(UnixTime(309)), refused(1));
+    assert_eq!(failing.may_have_another(UnixTime(310)), Ok(()));
+    assert_eq!(failing.may_have_another(UnixTime(0)), Ok(()), "the clock was set back");
+
+    let mut given = 0;
+    for now in (170..10 * 86_400).step_by(10).map(UnixTime) {
+        if failing.may_have_another(now).is_ok() {
+            let dropped = failing.pending_to_drop();
+            failing.set_state(&dropped, Superseded);
+            let new = KnownCredential { recorded_at: now, ..credential(1000 + given, Pending) };
+            failing.credentials.push(new);
+            given += 1;
+        }
+    }
+    assert!((235..250).contains(&given), "{given} in ten days: one an hour");
 }
 
 #[derive(Clone, Debug)]

@@ -2,6 +2,10 @@
 //! metric, the audit row and `docs/refusals.md`.
 
 use super::KeyKind;
+use crate::pki::Fingerprint;
+
+/// When to ask again whoever is busy now (H-06).
+const BUSY_SECONDS: u32 = 30;
 
 /// What kind of no it is; the wire has one status for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub enum Class {
     WrongType,
     /// It is known and not offered.
     NotOffered,
+    /// It came too often: try again later.
+    TooMany,
     /// Not now: try again.
     Unavailable,
 }
@@ -43,6 +49,7 @@ impl Class {
             Self::Conflict => 409,
             Self::TooLarge => 413,
             Self::WrongType => 415,
+            Self::TooMany => 429,
             Self::NotOffered => 501,
             Self::Unavailable => 503,
         }
@@ -107,8 +114,8 @@ refusals! {
     /// What a device told the gateway cannot be read.
     Malformed "gateway-body" GatewayBody(String): "the body is not what the gateway takes: {0}";
     /// A device announced a key that was never issued to it.
-    Conflict "next-key-unknown" NextKeyUnknown:
-        "no certificate was issued to this device for that key";
+    Conflict "next-key-unknown" NextKeyUnknown(Fingerprint):
+        "no certificate was issued to this device for the public key {0}";
     /// A device sends its files back without having announced a key.
     Conflict "no-next-key" NoNextKey: "the device has announced no next key: PATCH /device comes first";
     /// More than 64 KiB.
@@ -203,6 +210,12 @@ refusals! {
     Conflict "device-known" DeviceKnown: "a device with this uuid is registered already";
     /// Another device of the Factory has the name for people.
     Conflict "name-taken" NameTaken: "another device of this Factory has this name";
+    /// The device asks again and again and uses nothing of what it gets (I11).
+    ///
+    /// With the seconds until it gets another.
+    TooMany "retried-too-often" RetriedTooOften(u32):
+        "the device uses none of the certificates that it was given last: it gets another later, or once \
+         it uses one of them";
     /// No enabled online Device CA.
     Unavailable "no-issuing-ca" NoIssuingCa: "no Device CA is enabled for issuing";
     /// The Device CA was disabled while the request was under way (I2).
@@ -226,8 +239,19 @@ impl Refusal {
     pub fn is_alarm(&self) -> bool {
         matches!(
             self,
-            Self::CredentialUnknown | Self::CredentialSuperseded | Self::BootstrapRepeated
+            Self::CredentialUnknown
+                | Self::CredentialSuperseded
+                | Self::BootstrapRepeated
+                | Self::NextKeyUnknown(_)
         )
+    }
+
+    /// After how many seconds it is worth asking again, where waiting helps.
+    pub fn retry_after(&self) -> Option<u32> {
+        match self {
+            Self::RetriedTooOften(seconds) => Some(*seconds),
+            _ => (self.class() == Class::Unavailable).then_some(BUSY_SECONDS),
+        }
     }
 }
 

@@ -55,7 +55,12 @@ on_both_ledgers! {
     async fn i3_the_oldest_of_too_many_pendings_is_dropped(backend: Backend) {
         let (server, old, pendings) = with_pendings(backend, PENDING_LIMIT).await;
         assert_eq!(state(&server, &pendings[0]).await, "pending");
+        let answer = server.reenroll(&old, &old.request().1).await;
+        assert_refused(&answer, 429, "retried-too-often");
+        let wait: i64 = answer.header("Retry-After").unwrap().parse().unwrap();
+        assert!((1..=60).contains(&wait), "{wait}");
 
+        server.sql("UPDATE credential SET recorded_at = recorded_at - 60").await;
         let newest = server.rotate(&old).await;
         assert_eq!(state(&server, &pendings[0]).await, "superseded");
         for kept in pendings[1..].iter().chain([&newest]) {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use estd::clock::UnixTime;
+use estd::model::PENDING_LIMIT;
 use estd::serve::Server;
 use tokio::task::JoinSet;
 
@@ -77,8 +78,8 @@ on_both_ledgers! {
     }
 
     async fn i12_serials_are_positive_short_and_unique(backend: Backend) {
-        const DEVICES: usize = 10;
-        const EACH: usize = 25;
+        const DEVICES: usize = 16;
+        const EACH: usize = PENDING_LIMIT;
         let server = Arc::new(TestServer::start(backend).await);
         let mut devices = JoinSet::new();
         for number in 0..DEVICES {

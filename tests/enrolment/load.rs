@@ -46,21 +46,26 @@ on_both_ledgers! {
         let mut burst = JoinSet::new();
         for _ in 0..BURST {
             let (server, device) = (Arc::clone(&server), Arc::clone(&device));
-            burst.spawn(async move { server.rotate(&device).await });
+            burst.spawn(async move { server.reenroll(&device, &device.request().1).await });
         }
-        let received = burst.join_all().await;
+        let answers = burst.join_all().await;
 
-        assert_eq!(done(&server, "simplereenroll").await, BURST);
+        let (issued, refused): (Vec<_>, Vec<_>) =
+            answers.into_iter().partition(|answer| answer.status == 200);
+        assert_eq!((issued.len(), refused.len()), (PENDING_LIMIT, BURST - PENDING_LIMIT));
+        assert!(refused.iter().all(|answer| answer.text().contains("(retried-too-often)")));
+        assert_eq!(done(&server, "simplereenroll").await, PENDING_LIMIT);
         assert_eq!(done(&server, "register").await, 1);
         let credentials = server.story("device-1").await.credentials;
         let recorded: HashSet<&str> = credentials.iter().map(|one| one.sha256.as_str()).collect();
-        for one in &received {
-            assert!(recorded.contains(one.certificate.fingerprint().to_string().as_str()));
+        for one in &issued {
+            let one = one.certificate().fingerprint().to_string();
+            assert!(recorded.contains(one.as_str()));
         }
         let count = |state: &str| credentials.iter().filter(|one| one.state == state).count();
         assert_eq!(count("current"), 1);
         assert_eq!(count("pending"), PENDING_LIMIT);
-        assert_eq!(count("superseded"), BURST - PENDING_LIMIT);
+        assert_eq!(credentials.len(), 1 + PENDING_LIMIT);
         assert_eq!(state(&server, &device).await, "current");
         server.ledger().verify_audit().await.unwrap().unwrap();
         Arc::into_inner(server).unwrap().stop().await;

@@ -18,3 +18,4 @@ mod failures;
 mod files;
 mod nginx;
 mod rotation;
+mod storm;

@@ -10,7 +10,7 @@ use crate::policy::Grant;
 /// How long an operator's approval of a request is good for, in seconds: a week.
 const APPROVAL_LIFE: i64 = 7 * 24 * 3600;
 
-impl Batch {
+impl Batch<'_> {
     /// Finds what an operator has said to the same request before, or lets it wait.
     pub(super) fn hold(&mut self, grant: &Grant, request: Fingerprint, asker: &Asker) -> Verdict {
         let key = (grant.factory, grant.device.clone());

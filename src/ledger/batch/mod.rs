@@ -4,13 +4,16 @@
 mod holding;
 mod registering;
 mod rotating;
+mod telling;
 
 use rotating::Happened;
 
 use super::LedgerError;
 use super::changes::Changes;
+use super::contact::LAST_SEEN_RESOLUTION;
 use super::database::Database;
 use super::facts::{DeviceKey, Facts};
+use super::tally::Tally;
 use super::transaction::WriteTransaction;
 use super::work::{Asker, Contact, Ruling, Verdict, Work};
 use crate::clock::UnixTime;
@@ -23,25 +26,24 @@ use crate::model::{
 use crate::pki::{Certificate, Fingerprint};
 use crate::policy::Introduction;
 
-/// How old, in seconds, the record of a device's last contact may grow before it is written anew.
-const LAST_SEEN_RESOLUTION: i64 = 60;
-
 /// What the transaction has read and will write.
-pub(super) struct Batch {
+pub(super) struct Batch<'a> {
+    repeats: &'a Tally,
     transaction: WriteTransaction,
     now: UnixTime,
     facts: Facts,
     changes: Changes,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// Does all of the work in one transaction and answers it; gives the number of alarms. On
     /// failure nothing is recorded and nobody is answered: the work comes back.
     pub(super) async fn run(
         database: &Database,
+        repeats: &'a Tally,
         works: Vec<Work>,
     ) -> Result<usize, (LedgerError, Vec<Work>)> {
-        match Self::transact(database, &works).await {
+        match Self::transact(database, repeats, &works).await {
             Ok(verdicts) => {
                 let alarm = |verdict: &&Verdict| verdict.as_ref().is_err_and(Refusal::is_alarm);
                 let alarms = verdicts.iter().filter(alarm).count();
@@ -54,13 +56,17 @@ impl Batch {
         }
     }
 
-    async fn transact(database: &Database, works: &[Work]) -> Result<Vec<Verdict>, LedgerError> {
+    async fn transact(
+        database: &Database,
+        repeats: &'a Tally,
+        works: &[Work],
+    ) -> Result<Vec<Verdict>, LedgerError> {
         let mut transaction = WriteTransaction::begin(database).await?;
         let facts = Facts::read(&mut transaction, works).await?;
-        let mut batch =
-            Self { transaction, now: UnixTime::now(), facts, changes: Changes::default() };
+        let (now, changes) = (UnixTime::now(), Changes::default());
+        let mut batch = Self { repeats, transaction, now, facts, changes };
         let verdicts = works.iter().map(|work| batch.judge(work)).collect();
-        let Self { mut transaction, now, changes, facts } = batch;
+        let Self { mut transaction, now, changes, facts, .. } = batch;
         changes.write(&mut transaction, &facts, now).await?;
         transaction.commit().await?;
         Ok(verdicts)
@@ -110,12 +116,19 @@ impl Batch {
                 }
                 verdict.map(Ruling::Introduced)
             }
-            Work::Note { entry, .. } => {
-                self.transaction.note(entry.clone());
+            Work::Announce { device, next, .. } => {
+                self.announce(device, *next).map(|()| Ruling::Noted)
+            }
+            Work::Tell { device, events, .. } => {
+                self.keep_events(device, events);
+                Ok(Ruling::Noted)
+            }
+            Work::Note { entries, .. } => {
+                self.transaction.note_all(entries.iter().cloned());
                 Ok(Ruling::Noted)
             }
             Work::Refuse { entry, asker, refusal, .. } => {
-                self.transaction.note(entry.clone());
+                self.note_refusal(entry.clone());
                 let key = (asker.factory, asker.device.clone());
                 self.follow_refused(&key, Some(asker.shown.fingerprint), refusal);
                 Ok(Ruling::Noted)
@@ -166,6 +179,7 @@ impl Batch {
             }
             (_, Some(_)) => {}
         }
+        self.facts.devices.get(&key).map_or(Ok(()), |device| device.may_have_another(self.now))?;
         if let Asker::Newcomer(newcomer) = asker {
             self.introduced_by(&key, newcomer.shown.key);
         }
@@ -289,6 +303,7 @@ impl Batch {
             fingerprint: certificate.fingerprint(),
             key: certificate.public_key().fingerprint(),
             state,
+            recorded_at: self.now,
         };
         let device = self.facts.devices.entry(key.clone()).or_default();
         device.credentials.push(known);
@@ -361,7 +376,7 @@ impl Batch {
         refusal: &Refusal,
     ) {
         let shown = shown.map(|shown| format!(" (certificate {shown})"));
-        self.transaction.note(Entry {
+        self.note_refusal(Entry {
             at: self.now,
             factory: Some(factory),
             actor: actor.to_owned(),
@@ -371,5 +386,11 @@ impl Batch {
             code: refusal.code().to_owned(),
             detail: format!("{refusal}{}", shown.unwrap_or_default()),
         });
+    }
+
+    fn note_refusal(&mut self, entry: Entry) {
+        if self.repeats.admits(&entry) {
+            self.transaction.note(entry);
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::model::{CredentialState, DeviceCaState, DeviceMetadata, Operation, Re
 use crate::pki::Fingerprint;
 use crate::policy::Introduction;
 
-impl Batch {
+impl Batch<'_> {
     /// Registers a device with a certificate that it was given elsewhere. The same again changes
     /// nothing and is not on record.
     pub(super) fn introduce(

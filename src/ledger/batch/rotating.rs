@@ -3,8 +3,8 @@
 use super::super::facts::DeviceKey;
 use super::super::rotations::pause_itself;
 use super::Batch;
-use crate::model::rotation::{Aim, Fact, MemberReason, MemberState, Step};
-use crate::model::{Class, DeviceCaId, Refusal};
+use crate::model::rotation::{Aim, Fact, MemberReason, MemberState, Rotation, Step};
+use crate::model::{Class, DeviceCaId, DeviceEvent, Refusal};
 use crate::pki::Fingerprint;
 
 /// What happened to a device.
@@ -16,6 +16,8 @@ pub(super) enum Happened<'a> {
     InUse(i64, DeviceCaId),
     /// Its request was refused.
     Refused(&'a Refusal),
+    /// It says that a step of its own went wrong.
+    StepFailed(&'a DeviceEvent),
 }
 
 impl Happened<'_> {
@@ -23,7 +25,24 @@ impl Happened<'_> {
         match self {
             Self::Issued(credential, ca) => Fact::Issued(aim.is_met_by(credential, ca, before)),
             Self::InUse(credential, ca) => Fact::InUse(aim.is_met_by(credential, ca, before)),
+            // Whoever comes again and again fails at what comes after the certificate.
+            Self::Refused(Refusal::RetriedTooOften(_)) | Self::StepFailed(_) => Fact::StepFailed,
             Self::Refused(_) => Fact::Refused,
+        }
+    }
+
+    fn reason(self) -> MemberReason {
+        match self {
+            Self::StepFailed(_) => MemberReason::Step,
+            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) => MemberReason::Refused,
+        }
+    }
+
+    /// What a device says of a step, it says of one rotation.
+    fn is_about(self, rotation: &Rotation) -> bool {
+        match self {
+            Self::StepFailed(event) => rotation.name.as_str() == event.rotation,
+            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) => true,
         }
     }
 
@@ -31,11 +50,12 @@ impl Happened<'_> {
         match self {
             Self::Issued(..) | Self::InUse(..) => None,
             Self::Refused(refusal) => Some(format!("{}: {refusal}", refusal.code())),
+            Self::StepFailed(event) => Some(format!("{}: {}", event.step, event.details)),
         }
     }
 }
 
-impl Batch {
+impl Batch<'_> {
     /// A request was refused. It is the device's own only if it came by a credential of the device:
     /// what a forger asks for says nothing of the device. Neither does what the server cannot do now.
     pub(super) fn follow_refused(
@@ -59,6 +79,9 @@ impl Batch {
         let Some(members) = self.facts.members.get_mut(&device) else { return };
         for (index, member) in members.iter_mut().enumerate() {
             let Some(rotation) = self.facts.rotations.get_mut(&member.rotation) else { continue };
+            if !happened.is_about(rotation) {
+                continue;
+            }
             let fact = happened.fact(rotation.aim(), member.credential_before);
             let after = member.state.after(fact);
             // A rotation that is done with the device does not take it back from a later one.
@@ -66,7 +89,7 @@ impl Batch {
             if after == member.state || taken_back {
                 continue;
             }
-            let reason = (after == MemberState::Failed).then_some(MemberReason::Refused);
+            let reason = (after == MemberState::Failed).then_some(happened.reason());
             let step = Step {
                 ordinal: member.ordinal,
                 from: member.state,

@@ -1,0 +1,49 @@
+//! What devices tell the gateway, within a transaction of the writer.
+
+use super::super::facts::DeviceKey;
+use super::Batch;
+use super::rotating::Happened;
+use crate::model::{DeviceEvent, KnownDevice, Refusal};
+use crate::pki::Fingerprint;
+
+impl Batch<'_> {
+    /// Notes the key that a device says it will use next. Only one that was issued to it is believed:
+    /// anything else is an alarm.
+    pub(super) fn announce(&mut self, key: &DeviceKey, next: Fingerprint) -> Result<(), Refusal> {
+        let action = "announce-key";
+        let device = self.facts.devices.get(key).filter(|device| device.accepts_key(next));
+        let Some(device) = device.map(|device| device.id) else {
+            let refusal = Refusal::NextKeyUnknown(next);
+            self.refused(action, key.1.as_str(), key.0, &key.1, None, &refusal);
+            return Err(refusal);
+        };
+        self.changes.announced.push((device, next));
+        self.done(action, key.1.as_str(), key, format!("public key {next}"));
+        Ok(())
+    }
+
+    /// Keeps what a device says. A step that went wrong is a failure of the rotation that it names.
+    pub(super) fn keep_events(&mut self, key: &DeviceKey, events: &[DeviceEvent]) {
+        let Some(device) = self.facts.devices.get(key).map(|KnownDevice { id, .. }| *id) else {
+            return;
+        };
+        for event in events {
+            let number = self.transaction.next_id();
+            self.changes.events.push([
+                device.into(),
+                event.id.as_str().into(),
+                number.into(),
+                self.now.0.into(),
+                event.device_time.as_str().into(),
+                event.rotation.as_str().into(),
+                event.step.as_str().into(),
+                event.success.map(i64::from).into(),
+                event.details.as_str().into(),
+            ]);
+            self.changes.told.insert(device, number);
+            if event.is_failed_step() {
+                self.follow(key, Happened::StepFailed(event));
+            }
+        }
+    }
+}
