@@ -32,7 +32,7 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 
 pub use auth::AdminToken;
 use tokio::sync::watch;
@@ -81,6 +81,9 @@ pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
     let v1 = Router::new()
         .route("/authz", get(authz::decide).post(authz::decide))
+        // Envoy asks by the method and path of the request that it is asked.
+        .route("/authz/", any(authz::decide_for_envoy))
+        .route("/authz/{*request}", any(authz::decide_for_envoy))
         .route("/factories", get(factories::list).post(factories::add))
         .route("/bootstrap-cas", get(bootstrap_cas::list).post(bootstrap_cas::add))
         .route("/bootstrap-cas/{key}", delete(bootstrap_cas::remove))

@@ -14,6 +14,7 @@ mod support;
 
 mod agent;
 mod bad_input;
+mod envoy;
 mod failures;
 mod files;
 mod nginx;

@@ -97,7 +97,9 @@ impl Nginx {
     async fn ask(&self, server: &TestServer, device: Option<&Device>) -> (u16, String) {
         let root = server.root.certificate();
         let wire = Wire::connect(self.address, root, device, &Tls::default()).await;
-        let request = format!("GET /config HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        let request = format!(
+            "GET /config HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer its-own\r\n\r\n"
+        );
         let answer = wire.unwrap().send(request.as_bytes()).await.unwrap();
         (answer.status, answer.text().to_owned())
     }

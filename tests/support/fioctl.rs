@@ -89,6 +89,12 @@ impl Fioctl {
 }
 
 impl Answer {
+    /// The value of a header, by its name as it is on the wire.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+
     /// The body; panics unless the status is this.
     #[track_caller]
     pub fn json(&self, status: u16) -> Value {
