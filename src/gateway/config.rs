@@ -30,17 +30,17 @@ pub(super) async fn get(
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
     let Caller { factory, device } = caller;
-    let config = gateway.ledger.config_of_device(factory.id, device).await.map_err(unreadable)?;
     let told = gateway.ledger.rotation_to_deliver(factory.id, device).await.map_err(unreadable)?;
-    if config.files.is_empty() && told.rotation.is_none() {
+    let changed_at = gateway.ledger.config_changed_at(factory.id, device).await;
+    let Some(changed_at) = changed_at.map_err(unreadable)?.max(told.changed_at) else {
         return Ok(answer::no_content());
-    }
-    let changed_at = config.changed_at.max(told.changed_at);
+    };
     // A change within the same second may have come after what the device knows.
-    if modified_since(headers).is_some_and(|known| Some(known) > changed_at) {
+    if modified_since(headers).is_some_and(|known| known > changed_at) {
         return Ok(answer::not_modified());
     }
-    let mut files = config.files;
+    let files = gateway.ledger.config_of_device(factory.id, device).await;
+    let mut files = files.map_err(unreadable)?;
     if let Some(rotation) = &told.rotation {
         let est = format!("{}:{}", factory.est_host, gateway.est_public_port);
         let value = settings(rotation, headers).file(&est, &rotation.name);

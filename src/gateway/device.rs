@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Caller, Gateway, answer, read, unreadable};
+use crate::ledger::DeviceKey;
 use crate::model::Refusal;
 use crate::pki::PublicKey;
 
@@ -16,17 +17,18 @@ struct Update {
 }
 
 pub(super) async fn get(gateway: &Gateway, caller: &Caller) -> Result<Response, Refusal> {
-    let story = gateway.ledger.device(caller.factory.id, &caller.device).await;
-    let story = story.map_err(unreadable)?.ok_or(Refusal::CredentialUnknown)?;
+    let key = DeviceKey::Uuid(caller.device.as_str());
+    let device = gateway.ledger.registered_device(caller.factory.id, key).await;
+    let device = device.map_err(unreadable)?.ok_or(Refusal::CredentialUnknown)?;
     Ok(answer::json(
         json!({
-            "uuid": story.name,
-            "name": story.alias,
+            "uuid": device.name.as_str(),
+            "name": device.metadata.alias,
             "factory": caller.factory.name.as_str(),
-            "group": story.group,
-            "hardware-id": story.hardware_id,
-            "created-at": story.registered_at,
-            "last-seen": story.last_seen_at,
+            "group": device.metadata.group,
+            "hardware-id": device.metadata.hardware_id,
+            "created-at": device.registered_at,
+            "last-seen": device.last_seen_at,
         })
         .to_string(),
     ))

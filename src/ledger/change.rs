@@ -110,6 +110,14 @@ pub enum ChangeRefused {
          seen using that"
     )]
     DeviceSwitching,
+    /// More than devices can be told.
+    #[error("that would be more than {files} files, or more than {kib} KiB of them")]
+    TooMuchConfig {
+        /// How many files there may be.
+        files: i64,
+        /// How large they may be together, in KiB.
+        kib: i64,
+    },
     /// No device is in it.
     #[error("no device is in the group {0:?}")]
     NoSuchGroup(String),
@@ -169,6 +177,7 @@ impl ChangeRefused {
             Self::TargetDoesNotSign => "target-does-not-sign",
             Self::NothingLeaves => "nothing-leaves",
             Self::DeviceSwitching => "device-switching",
+            Self::TooMuchConfig { .. } => "too-much-config",
             Self::NoSuchGroup(_) => "group-unknown",
             Self::NoSuchDevices { .. } => "devices-unknown",
             Self::NothingToRotate { .. } => "nothing-to-rotate",

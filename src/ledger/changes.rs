@@ -60,31 +60,19 @@ impl Changes {
         for rotation in self.rotations.iter().filter_map(|id| facts.rotations.get(id)) {
             rotations::write(transaction, rotation).await?;
         }
-        insert(
-            transaction,
-            "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, last_seen_at, \
-             alias, device_group, hardware_id) VALUES ",
-            self.devices,
-        )
-        .await?;
+        let into = "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, last_seen_at, \
+             alias, device_group, hardware_id) VALUES ";
+        transaction.insert(into, self.devices, "").await?;
         for (id, metadata) in self.registered_anew {
             transaction.execute(register_anew(id, &metadata)).await?;
         }
-        insert(
-            transaction,
-            "INSERT INTO credential (id, device_id, device_ca_id, state, sha256, \
+        let into = "INSERT INTO credential (id, device_id, device_ca_id, state, sha256, \
              public_key_sha256, certificate, serial, key_algorithm, not_after, recorded_at, state_since, first_used_at) \
-             VALUES ",
-            self.credentials,
-        )
-        .await?;
-        insert(
-            transaction,
-            "INSERT INTO enrolment (id, credential_id, serial, operation, label, \
-             presented_sha256, address, at) VALUES ",
-            self.enrolments,
-        )
-        .await?;
+             VALUES ";
+        transaction.insert(into, self.credentials, "").await?;
+        let into = "INSERT INTO enrolment (id, credential_id, serial, operation, label, \
+             presented_sha256, address, at) VALUES ";
+        transaction.insert(into, self.enrolments, "").await?;
         for state in [CredentialState::Superseded, CredentialState::Current] {
             let ids = self.states.iter().filter(|(_, to)| **to == state).map(|(id, _)| *id);
             let change =
@@ -126,13 +114,9 @@ impl Changes {
         let held: Vec<_> = held.map(|(_, row)| row).collect();
         let forget = Statement::new("DELETE FROM held_request WHERE id IN ");
         update(transaction, forget, self.forgotten).await?;
-        insert(
-            transaction,
-            "INSERT INTO held_request (id, factory_id, device, request_sha256, operation, \
-             key_algorithm, state, asked_at, decided_at, label) VALUES ",
-            held,
-        )
-        .await
+        let into = "INSERT INTO held_request (id, factory_id, device, request_sha256, operation, \
+             key_algorithm, state, asked_at, decided_at, label) VALUES ";
+        Ok(transaction.insert(into, held, "").await?)
     }
 }
 
@@ -163,33 +147,15 @@ async fn keep_events(
     events: Vec<[Value; 9]>,
     told: HashMap<i64, i64>,
 ) -> Result<(), LedgerError> {
-    if events.is_empty() {
-        return Ok(());
-    }
-    let insert = Statement::new(
-        "INSERT INTO device_event (device_id, id, number, at, device_time, rotation, step, \
-         success, details) VALUES ",
-    );
-    transaction
-        .execute(insert.tuples(events).then(" ON CONFLICT (device_id, id) DO NOTHING"))
-        .await?;
+    let into = "INSERT INTO device_event (device_id, id, number, at, device_time, rotation, step, \
+                success, details) VALUES ";
+    transaction.insert(into, events, " ON CONFLICT (device_id, id) DO NOTHING").await?;
     for (device, number) in told {
         let forget = Statement::new(
             "DELETE FROM device_event WHERE device_id = $1 AND number <= (SELECT number FROM \
              device_event WHERE device_id = $1 AND number <= $2 ORDER BY number DESC LIMIT 1 OFFSET $3)",
         );
         transaction.execute(forget.bind(device).bind(number).bind(EVENTS_KEPT)).await?;
-    }
-    Ok(())
-}
-
-async fn insert<const N: usize>(
-    transaction: &mut WriteTransaction,
-    into: &str,
-    rows: Vec<[Value; N]>,
-) -> Result<(), LedgerError> {
-    if !rows.is_empty() {
-        transaction.execute(Statement::new(into).tuples(rows)).await?;
     }
     Ok(())
 }

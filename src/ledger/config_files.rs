@@ -7,20 +7,21 @@ use super::database::{Row, Statement, Value};
 use super::transaction::WriteTransaction;
 use super::{ChangeError, ChangeRefused, Ledger, LedgerError};
 use crate::clock::UnixTime;
-use crate::model::{ConfigFile, ConfigScope, DeviceName, FactoryId};
+use crate::model::audit::{Entry, Outcome};
+use crate::model::{ConfigFile, ConfigScope, DeviceName, FactoryId, Refusal};
 
 /// How long, in seconds, a device that has announced a key keeps its files from being changed: one
 /// that gave up must not keep them for ever. A day.
 const LOCK_SECONDS: i64 = 24 * 3600;
 
-/// What a device gets.
-#[derive(Debug, Default)]
-pub struct DeviceConfig {
-    /// By their names.
-    pub files: BTreeMap<String, ConfigFile>,
-    /// When something of it changed last.
-    pub changed_at: Option<UnixTime>,
-}
+/// What a device does that gives its files back, in the audit log.
+const RETURN: &str = "return-config";
+
+/// The files of a device: the Factory's, those of its group, its own, in this order.
+const OF_DEVICE: &str = "FROM config_file JOIN device ON device.factory_id = config_file.factory_id \
+     WHERE device.factory_id = $1 AND device.name = $2 AND (config_file.scope = 'factory' \
+     OR (config_file.scope = 'group' AND config_file.owner = device.device_group) \
+     OR (config_file.scope = 'device' AND config_file.owner = device.name)) ";
 
 impl Ledger {
     /// Sets files of a scope; the others of it stay.
@@ -54,6 +55,7 @@ impl Ledger {
         for file in files {
             write(&mut transaction, factory, scope, file).await?;
         }
+        check_size(&mut transaction, factory, scope).await?;
         let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
         let detail = format!("{}; {reason}", names.join(", "));
         transaction.note(change(factory, actor, "set-config", subject(scope), detail));
@@ -65,6 +67,18 @@ impl Ledger {
     /// # Errors
     /// As [`Self::set_config`].
     pub async fn remove_config(
+        &self,
+        factory: FactoryId,
+        scope: &ConfigScope,
+        name: &str,
+        actor: &str,
+    ) -> Result<bool, ChangeError> {
+        let done = self.try_remove_config(factory, scope, name, actor).await;
+        let subject = subject(scope);
+        self.recorded(done, Some(factory), actor, "remove-config", subject).await
+    }
+
+    async fn try_remove_config(
         &self,
         factory: FactoryId,
         scope: &ConfigScope,
@@ -110,7 +124,24 @@ impl Ledger {
         self.database.rows(select).await?.iter().map(file).collect()
     }
 
-    /// The files that a device gets: the Factory's, those of its group over them, its own over those.
+    /// When the files that a device gets changed last; `None` if there never was one.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn config_changed_at(
+        &self,
+        factory: FactoryId,
+        device: &DeviceName,
+    ) -> Result<Option<UnixTime>, LedgerError> {
+        let select =
+            Statement::new("SELECT MAX(config_file.changed_at) AS latest ").then(OF_DEVICE);
+        let rows = self.database.rows(select.bind(factory.0).bind(device.as_str())).await?;
+        let latest = rows.first().map(|row| row.maybe_integer("latest")).transpose()?;
+        Ok(latest.flatten().map(UnixTime))
+    }
+
+    /// The files that a device gets, by name: the Factory's, those of its group over them, its own
+    /// over those.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -118,30 +149,21 @@ impl Ledger {
         &self,
         factory: FactoryId,
         device: &DeviceName,
-    ) -> Result<DeviceConfig, LedgerError> {
+    ) -> Result<BTreeMap<String, ConfigFile>, LedgerError> {
         let select = Statement::new(
             "SELECT config_file.name, config_file.value, config_file.on_changed, \
-             config_file.unencrypted, config_file.changed_at FROM config_file \
-             JOIN device ON device.factory_id = config_file.factory_id \
-             WHERE device.factory_id = $1 AND device.name = $2 AND (config_file.scope = 'factory' \
-             OR (config_file.scope = 'group' AND config_file.owner = device.device_group) \
-             OR (config_file.scope = 'device' AND config_file.owner = device.name)) \
-             ORDER BY CASE config_file.scope WHEN 'factory' THEN 0 WHEN 'group' THEN 1 ELSE 2 END",
+             config_file.unencrypted ",
         );
-        let select = select.bind(factory.0).bind(device.as_str());
-        let mut config = DeviceConfig::default();
-        for row in self.database.rows(select).await? {
-            let changed_at = UnixTime(row.integer("changed_at")?);
-            config.changed_at = config.changed_at.max(Some(changed_at));
-            if row.maybe_text("value")?.is_some() {
-                config.files.insert(row.text("name")?, file(&row)?);
-            }
-        }
-        Ok(config)
+        let order = "AND config_file.value IS NOT NULL \
+             ORDER BY CASE config_file.scope WHEN 'factory' THEN 0 WHEN 'group' THEN 1 ELSE 2 END";
+        let select = select.then(OF_DEVICE).then(order).bind(factory.0).bind(device.as_str());
+        let rows = self.database.rows(select).await?;
+        rows.iter().map(|row| Ok((row.text("name")?, file(row)?))).collect()
     }
 
-    /// A device gives its own files back, encrypted for the key that it has announced. `false` if it
-    /// has announced none.
+    /// A device gives its own files back, encrypted for the key that it has announced, however long
+    /// ago: it does so once it has begun to switch. What is no encrypted file of its own is left
+    /// alone. `false` if it has announced no key.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -151,20 +173,33 @@ impl Ledger {
         device: &DeviceName,
         files: &[ConfigFile],
     ) -> Result<bool, LedgerError> {
-        let scope = ConfigScope::Device(device.clone());
         let mut transaction = WriteTransaction::begin(&self.database).await?;
-        if !is_switching(&mut transaction, factory, device).await? {
+        if !has_announced(&mut transaction, factory, device, UnixTime(0)).await? {
+            let entry = refused(factory, device, &Refusal::NoNextKey);
+            if self.repeats.admits(&entry) {
+                transaction.note(entry);
+            }
+            transaction.commit().await?;
             return Ok(false);
         }
+        let mut names = Vec::new();
         for file in files {
-            write(&mut transaction, factory, &scope, file).await?;
+            if take_back(&mut transaction, factory, device, file).await? {
+                names.push(file.name.as_str());
+            }
         }
-        let names: Vec<_> = files.iter().map(|file| file.name.as_str()).collect();
-        let (name, detail) = (device.to_string(), names.join(", "));
-        transaction.note(change(factory, device.as_str(), "return-config", name, detail));
+        if !names.is_empty() {
+            let (name, detail) = (device.to_string(), names.join(", "));
+            transaction.note(change(factory, device.as_str(), RETURN, name, detail));
+        }
         transaction.commit().await?;
         Ok(true)
     }
+}
+
+fn refused(factory: FactoryId, device: &DeviceName, why: &Refusal) -> Entry {
+    let entry = change(factory, device.as_str(), RETURN, device.to_string(), why.to_string());
+    Entry { outcome: Outcome::Refused, code: why.code().to_owned(), ..entry }
 }
 
 fn subject(scope: &ConfigScope) -> String {
@@ -175,32 +210,72 @@ fn subject(scope: &ConfigScope) -> String {
     }
 }
 
+/// A device that has announced its next key encrypts its own files anew meanwhile.
 async fn check_lock(
     transaction: &mut WriteTransaction,
     factory: FactoryId,
     scope: &ConfigScope,
 ) -> Result<(), ChangeError> {
-    match scope {
-        ConfigScope::Device(device) if is_switching(transaction, factory, device).await? => {
-            Err(ChangeRefused::DeviceSwitching.into())
-        }
-        _ => Ok(()),
+    let ConfigScope::Device(device) = scope else { return Ok(()) };
+    let since = UnixTime::now().plus(-LOCK_SECONDS);
+    if has_announced(transaction, factory, device, since).await? {
+        return Err(ChangeRefused::DeviceSwitching.into());
     }
+    Ok(())
 }
 
-async fn is_switching(
+/// A device must be able to give back at once all that it has; and everybody gets those of the Factory.
+async fn check_size(
+    transaction: &mut WriteTransaction,
+    factory: FactoryId,
+    scope: &ConfigScope,
+) -> Result<(), ChangeError> {
+    let select = Statement::new(
+        "SELECT COUNT(*) AS files, CAST(COALESCE(SUM(OCTET_LENGTH(name) + OCTET_LENGTH(value) + \
+         OCTET_LENGTH(on_changed)), 0) AS BIGINT) AS size FROM config_file \
+         WHERE factory_id = $1 AND scope = $2 AND owner = $3 AND value IS NOT NULL",
+    );
+    let select = select.bind(factory.0).bind(scope.as_str()).bind(scope.owner());
+    let rows = transaction.rows(select).await?;
+    let row = rows.first().ok_or_else(|| LedgerError::corrupt("no count"))?;
+    if row.integer("files")? > ConfigScope::FILES_LIMIT || row.integer("size")? > scope.size_limit()
+    {
+        let (files, kib) = (ConfigScope::FILES_LIMIT, scope.size_limit() / 1024);
+        return Err(ChangeRefused::TooMuchConfig { files, kib }.into());
+    }
+    Ok(())
+}
+
+async fn has_announced(
     transaction: &mut WriteTransaction,
     factory: FactoryId,
     device: &DeviceName,
+    since: UnixTime,
 ) -> Result<bool, LedgerError> {
     let select = Statement::new(
         "SELECT id FROM device WHERE factory_id = $1 AND name = $2 AND next_key IS NOT NULL \
          AND next_key_at > $3",
+    );
+    let select = select.bind(factory.0).bind(device.as_str()).bind(since.0);
+    Ok(!transaction.rows(select).await?.is_empty())
+}
+
+async fn take_back(
+    transaction: &mut WriteTransaction,
+    factory: FactoryId,
+    device: &DeviceName,
+    file: &ConfigFile,
+) -> Result<bool, LedgerError> {
+    let update = Statement::new(
+        "UPDATE config_file SET value = $1, changed_at = $2 WHERE factory_id = $3 \
+         AND scope = 'device' AND owner = $4 AND name = $5 AND unencrypted = 0 AND value <> $1",
     )
+    .bind(file.value.as_str())
+    .bind(UnixTime::now().0)
     .bind(factory.0)
     .bind(device.as_str())
-    .bind(UnixTime::now().0 - LOCK_SECONDS);
-    Ok(!transaction.rows(select).await?.is_empty())
+    .bind(file.name.as_str());
+    Ok(transaction.execute(update).await? > 0)
 }
 
 async fn write(

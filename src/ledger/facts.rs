@@ -29,6 +29,8 @@ pub(super) struct Facts {
     pub(super) aliases: HashMap<(FactoryId, String), DeviceName>,
     /// When a device was last seen, by its row.
     pub(super) last_seen: HashMap<i64, i64>,
+    /// The key that a device has said it will use next, by its row.
+    pub(super) next_keys: HashMap<i64, Fingerprint>,
     /// The active rotations that a device is in, the latest first, by its row.
     pub(super) members: HashMap<i64, Vec<MemberFacts>>,
     /// Those rotations.
@@ -139,7 +141,7 @@ impl Facts {
     ) -> Result<(), LedgerError> {
         let select = Statement::new(
             "SELECT device.id AS device_id, device.name, device.allowed_once, device.allowed_sha256, \
-             device.denied_at, device.introduced_by, device.last_seen_at, \
+             device.denied_at, device.introduced_by, device.last_seen_at, device.next_key, \
              credential.id AS credential_id, credential.sha256, credential.public_key_sha256, \
              credential.state, credential.recorded_at \
              FROM device LEFT JOIN credential ON credential.device_id = device.id \
@@ -161,6 +163,9 @@ impl Facts {
             device.introduced_by = maybe_fingerprint(&row, "introduced_by")?;
             if let Some(credential) = known_credential(&row)? {
                 device.credentials.push(credential);
+            }
+            if let Some(next) = maybe_fingerprint(&row, "next_key")? {
+                self.next_keys.insert(id, next);
             }
             if let Some(seen) = row.maybe_integer("last_seen_at")? {
                 self.last_seen.insert(id, seen);

@@ -35,7 +35,6 @@ use std::sync::atomic::Ordering;
 
 pub use audit::{AuditFilter, AuditRow, ChainFault, PkiChange, PkiHistory};
 pub use change::{ChangeError, ChangeRefused};
-pub use config_files::DeviceConfig;
 pub use device_cas::{Dependent, Dependents, DeviceCaChange};
 pub use devices::{CredentialStory, DeviceStory};
 pub use factories::{FactoryChange, InstalledServerCertificate, NewFactory};

@@ -6,6 +6,9 @@ use super::database::{Database, Row, Statement, Transaction, Value};
 use crate::model::FactoryId;
 use crate::model::audit::{self, Entry};
 
+/// How many values one statement binds: SQLite takes 32,766.
+const VALUES_AT_ONCE: usize = 30_000;
+
 pub(super) struct WriteTransaction {
     transaction: Transaction,
     head: Head,
@@ -90,6 +93,22 @@ impl WriteTransaction {
         self.transaction.execute(statement).await
     }
 
+    /// Inserts rows, by as many statements as it takes: a database binds so many values to one. `then`
+    /// ends each.
+    pub(super) async fn insert<const N: usize>(
+        &mut self,
+        into: &str,
+        mut rows: Vec<[Value; N]>,
+        then: &str,
+    ) -> Result<(), sqlx::Error> {
+        while !rows.is_empty() {
+            let more = rows.split_off(rows.len().min(VALUES_AT_ONCE / N));
+            self.execute(Statement::new(into).tuples(rows).then(then)).await?;
+            rows = more;
+        }
+        Ok(())
+    }
+
     /// Executes a statement that changes rows and returns some.
     pub(super) async fn change(&mut self, statement: Statement) -> Result<Vec<Row>, sqlx::Error> {
         self.dirty = true;
@@ -128,15 +147,9 @@ impl WriteTransaction {
                 hash.as_bytes().into(),
             ]);
         }
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let insert = Statement::new(
-            "INSERT INTO audit (number, at, factory_id, actor, action, subject, outcome, code, \
-             detail, hash) VALUES ",
-        );
-        self.transaction.execute(insert.tuples(rows)).await?;
-        Ok(())
+        let into = "INSERT INTO audit (number, at, factory_id, actor, action, subject, outcome, code, \
+                    detail, hash) VALUES ";
+        Ok(self.insert(into, rows, "").await?)
     }
 
     async fn write_head(&mut self) -> Result<(), LedgerError> {

@@ -35,6 +35,18 @@ pub struct ConfigFile {
 }
 
 impl ConfigScope {
+    /// How many files there may be of a scope.
+    pub const FILES_LIMIT: i64 = 256;
+
+    /// How many bytes all files of the scope may have together. A device gives its own back in one
+    /// request when it switches to another key.
+    pub fn size_limit(&self) -> i64 {
+        match self {
+            Self::Factory | Self::Group(_) => 1024 * 1024,
+            Self::Device(_) => 128 * 1024,
+        }
+    }
+
     /// The word for it in the ledger.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -38,6 +38,11 @@ pub async fn config(server: &TestServer, device: &Device, agent: &str) -> Answer
     send(server, device, ("GET", "/config"), &headers, "").await
 }
 
+/// Whether the agent is told to have no file: by 204 as long as it never had one.
+pub fn is_told_nothing(answer: &Answer) -> bool {
+    (answer.status, answer.text()) == (200, "{}") || answer.status == 204
+}
+
 /// The file that starts a rotation, by its lines.
 pub fn rotate_certs(answer: &Answer) -> Value {
     assert_eq!(answer.status, 200, "{answer:?}");

@@ -78,6 +78,10 @@ on_both_ledgers! {
         let changed = send(&server, &device, ("GET", "/config"), &headers, "").await;
         assert_eq!(changed.status, 200);
         assert!(!changed.text().contains("\"b\""), "{}", changed.text());
+        // An agent leaves everything as it is where it is told nothing: the last one is told too.
+        api.delete("/ota/factories/factory/config/a/").await.json(200);
+        let last = send(&server, &device, ("GET", "/config"), &headers, "").await;
+        assert_eq!((last.status, last.text()), (200, "{}"));
         server.stop().await;
     }
 
@@ -101,9 +105,11 @@ on_both_ledgers! {
         let give = async |device: &Device| {
             send(&server, device, ("PATCH", "/config"), "", &back.to_string()).await
         };
+        assert_eq!(server.audit().await.iter().filter(|row| row.code == "no-next-key").count(), 0);
         let early = give(&device).await;
         assert_eq!(early.status, 409);
         assert!(early.text().ends_with("(no-next-key)\n"), "{}", early.text());
+        assert_eq!(server.audit().await.iter().filter(|row| row.code == "no-next-key").count(), 1);
 
         let (key, body) = device.request();
         let certificate = server.reenroll(&device, &body).await.certificate();
@@ -112,10 +118,16 @@ on_both_ledgers! {
         assert!(refused["message"].as_str().unwrap().contains("announced its next key"), "{refused}");
         // Of the fleet it may change meanwhile: that is not encrypted for a device.
         api.patch(FLEET, &files(&[("a", "fleet")])).await.json(200);
-        assert_eq!(give(&device).await.status, 204);
-        // One that gave up does not keep its files from the operator for ever.
+        // One that gave up does not keep its files from the operator for ever; but one that was off
+        // for a day goes on where it was.
         server.sql("UPDATE device SET next_key_at = next_key_at - 90000").await;
         api.patch(DEVICE, &files(&[("other", "x")])).await.json(200);
+        assert_eq!(give(&device).await.status, 204);
+        let planted = json!({ "files": [
+            { "name": "planted", "value": "x" }, { "name": "other", "value": "changed" },
+        ] });
+        let kept = send(&server, &device, ("PATCH", "/config"), "", &planted.to_string()).await;
+        assert_eq!(kept.status, 204, "only its own encrypted files are its to change");
 
         let new = Device::switched(certificate, key);
         let files = got(&server, &new).await;
@@ -123,6 +135,27 @@ on_both_ledgers! {
         api.patch(DEVICE, &secret).await.json(200);
         server.stop().await;
     }
+}
+
+/// A device must be able to give all of its files back at once.
+#[tokio::test]
+async fn what_a_device_could_not_give_back_is_refused() {
+    let server = TestServer::start(crate::support::Backend::Sqlite).await;
+    let api = Fioctl::new(&server);
+    let device = server.device("device-1");
+    got(&server, &device).await;
+    let value = "x".repeat(100 * 1024);
+    api.patch(DEVICE, &files(&[("a", &value)])).await.json(200);
+    let more = api.patch(DEVICE, &files(&[("b", &value)])).await.json(409);
+    assert!(more["message"].as_str().unwrap().contains("more than 128 KiB"), "{more}");
+    api.patch(DEVICE, &files(&[("a", "small"), ("b", &value)])).await.json(200);
+    let names: Vec<String> = (0..256).map(|n| format!("file-{n}")).collect();
+    let many: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+    assert_eq!(api.patch(DEVICE, &files(&many)).await.status, 409);
+    let code = |row: &&estd::ledger::AuditRow| row.code == "too-much-config";
+    assert_eq!(server.audit().await.iter().filter(code).count(), 2);
+    assert_eq!(got(&server, &device).await.len(), 2);
+    server.stop().await;
 }
 
 #[tokio::test]
@@ -136,6 +169,12 @@ async fn what_is_no_file_is_refused() {
         assert_eq!(answer.status, 400, "{name}: {answer:?}");
     }
     assert_eq!(api.get(FLEET).await.json(200)["config"], json!([]), "nothing half applied");
+    // What fioctl takes to be encrypted by the server would reach devices as it is.
+    let plain = json!({ "files": [{ "name": "a", "value": "x" }] });
+    for several in [FLEET, GROUP] {
+        let why = api.patch(several, &plain).await.json(400);
+        assert!(why["message"].as_str().unwrap().contains("not encrypted"), "{why}");
+    }
     let elsewhere = "/ota/factories/other/config/";
     assert_eq!(api.patch(elsewhere, &files(&[("a", "x")])).await.status, 404);
     server.stop().await;

@@ -198,8 +198,14 @@ async fn change(
     if change.files.iter().any(|file| file.name == ROTATE_CERTS) {
         return start(api, principal, target, &change).await;
     }
+    let shared = !matches!(target.scope, ConfigScope::Device(_));
     for file in &change.files {
         file.check()?;
+        if shared && !file.unencrypted {
+            let why = "files of several devices are not encrypted here: say \"unencrypted\": true, or set \
+                       it for each device";
+            return Err(ApiError::bad_request(format!("{}: {why}", file.name)));
+        }
     }
     let (factory, actor) = (target.trust.factory.id, &principal.name);
     let Change { files, reason } = &change;

@@ -17,6 +17,9 @@ impl Batch<'_> {
             self.refused(action, key.1.as_str(), key.0, &key.1, None, &refusal);
             return Err(refusal);
         };
+        if self.facts.next_keys.insert(device, next) == Some(next) {
+            return Ok(());
+        }
         self.changes.announced.push((device, next));
         self.done(action, key.1.as_str(), key, format!("public key {next}"));
         Ok(())
