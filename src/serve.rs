@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::api::{self, AdminToken, Api, Apply};
+use crate::client::Upstream;
 use crate::clock::UnixTime;
 use crate::config::Config;
 use crate::enrol::Enrolments;
@@ -111,10 +112,12 @@ impl Server {
         let revocation_lists = Arc::new(revocation_lists);
         let est_service =
             est::router(enrolments, Arc::clone(&revocation_lists), Arc::clone(&metrics));
+        let upstream = follower.config.gateway_upstream.as_ref().map(Upstream::new).transpose();
         let gateway_service = gateway::router(Gateway {
             ledger: ledger.clone(),
             active: Arc::clone(&active),
             est_public_port,
+            upstream: upstream.context("gateway.upstream")?,
             metrics: Arc::clone(&metrics),
         });
         let courier = Courier {

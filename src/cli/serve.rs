@@ -31,6 +31,7 @@ impl Serve {
                     "data_dir": config.data_dir,
                     "est.listen": config.est_listen,
                     "gateway.listen": config.gateway_listen,
+                    "gateway.upstream": config.gateway_upstream.map(|uri| uri.to_string()),
                     "api.listen": config.api_listen,
                     "est.labels": labels,
                     "keys.pkcs11.token": config.pkcs11.map(|pkcs11| pkcs11.token),
@@ -40,6 +41,9 @@ impl Serve {
             output::line(&format!("data_dir    {}", config.data_dir.display()))?;
             output::line(&format!("est.listen  {}", config.est_listen))?;
             output::line(&format!("gateway.listen  {}", config.gateway_listen))?;
+            if let Some(upstream) = &config.gateway_upstream {
+                output::line(&format!("gateway.upstream  {upstream}"))?;
+            }
             output::line(&format!("api.listen  {}", config.api_listen))?;
             output::line(&format!("est.labels  {}", labels.join(", ")))?;
             if let Some(pkcs11) = &config.pkcs11 {

@@ -46,6 +46,9 @@ pub enum ClientError {
     /// The exchange broke off. On TLS 1.3 this is how a refused client certificate looks.
     #[error("the exchange with the server broke off: {0}")]
     Exchange(#[from] hyper::Error),
+    /// A server behind this one cannot be reached, or ended the exchange.
+    #[error("the server behind this one: {}", causes(.0))]
+    Upstream(#[from] hyper_util::client::legacy::Error),
     /// The answer is larger than any that makes sense.
     #[error("the answer is larger than {0} bytes")]
     AnswerTooLarge(usize),
@@ -96,6 +99,12 @@ impl ClientError {
             _ => alert(self).is_some_and(is_about_the_certificate),
         }
     }
+}
+
+/// What went wrong with everything that led to it.
+fn causes(why: &dyn Error) -> String {
+    let source = why.source().map(|source| format!(": {}", causes(source)));
+    format!("{why}{}", source.unwrap_or_default())
 }
 
 /// The TLS alert that ended the exchange, wherever it is among the causes.

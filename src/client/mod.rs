@@ -1,5 +1,5 @@
-//! What goes out: an EST client (RFC 7030), for devices, tests and the demo, and the posting of JSON to
-//! whoever wants to be told. It knows nothing of the server.
+//! What goes out: an EST client (RFC 7030), for devices, tests and the demo, the posting of JSON to
+//! whoever wants to be told, and what is passed on to a server behind this one. It knows nothing of the server.
 
 mod connection;
 mod error;
@@ -8,6 +8,7 @@ mod posting;
 mod renewal;
 mod renewal_info;
 mod trust;
+mod upstream;
 
 pub use connection::{Connection, EstClient, Identity};
 pub use error::ClientError;
@@ -16,3 +17,4 @@ pub use posting::Poster;
 pub use renewal::{Draw, Window, back_off, poll_again};
 pub use renewal_info::RenewalInfo;
 pub use trust::public_key;
+pub use upstream::Upstream;

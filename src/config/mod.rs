@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use hyper::Uri;
 pub use secret::{Secret, SecretError, SecretSource};
 pub use written::{Overrides, ServeOverrides, Written};
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub est_listen: SocketAddr,
     /// Where the device gateway listens.
     pub gateway_listen: SocketAddr,
+    /// The server behind the device gateway: `http://HOST[:PORT]` or `https://HOST[:PORT]`.
+    pub gateway_upstream: Option<Uri>,
     /// Where the API listens.
     pub api_listen: SocketAddr,
     /// The port at which devices reach EST, if it is not the one that EST listens at.
@@ -106,6 +109,7 @@ impl Config {
         let est_listen = address("est.listen", written.est.listen, EST_LISTEN, &mut errors);
         let gateway_listen =
             address("gateway.listen", written.gateway.listen, GATEWAY_LISTEN, &mut errors);
+        let gateway_upstream = upstream(written.gateway.upstream, &mut errors);
         let api_listen = address("api.listen", written.api.listen, API_LISTEN, &mut errors);
         let profiles = profiles(written.est.profile, written.est.labels, &mut errors);
         let authorities = registration_authorities(
@@ -128,6 +132,7 @@ impl Config {
                     rotation,
                     est_listen,
                     gateway_listen,
+                    gateway_upstream,
                     api_listen,
                     profiles,
                     registration_authorities: authorities,
@@ -201,6 +206,24 @@ fn address(
             None
         }
     }
+}
+
+fn upstream(written: Option<String>, errors: &mut Vec<ConfigError>) -> Option<Uri> {
+    let text = written?;
+    let uri = text.parse::<Uri>().ok().filter(|uri| {
+        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        scheme
+            && uri.host().is_some()
+            && !user
+            && matches!(uri.path(), "" | "/")
+            && uri.query().is_none()
+    });
+    if uri.is_none() {
+        let reason = format!("{text:?} is not http://HOST[:PORT] or https://HOST[:PORT]");
+        errors.push(ConfigError::new("gateway.upstream", reason));
+    }
+    uri
 }
 
 fn profiles(
@@ -340,13 +363,14 @@ mod tests {
     #[test]
     fn every_wrong_key_is_named() {
         let errors = read(
-            "[est]\nlisten = 'here'\nregistration_authorities = ['x']\n\
+            "[gateway]\nupstream = 'http://u@x/y'\n[est]\nlisten = 'here'\nregistration_authorities = ['x']\n\
              [est.labels.fioconfig]\napproval = 'manual'\n\
              [est.labels.cacerts]\n[est.labels.x]\nvalidity_days = 0\nkeys = []\n[ledger]\nurl = 'mysql:x'\n\
              [keys.pkcs11]\n[rotation]\nper_minute = 0\npatience_hours = 0\npkey_ids = 'one'",
         )
         .unwrap_err();
         for key in [
+            "gateway.upstream",
             "est.listen",
             "est.registration_authorities",
             "est.labels.cacerts",

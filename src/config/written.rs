@@ -67,6 +67,7 @@ pub(super) struct Est {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Gateway {
     pub(super) listen: Option<String>,
+    pub(super) upstream: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -183,6 +184,9 @@ pub struct ServeOverrides {
     /// Where the device gateway listens [default: 0.0.0.0:8444]
     #[arg(long, env = "ESTD_GATEWAY_LISTEN", value_name = "ADDRESS:PORT")]
     pub gateway_listen: Option<String>,
+    /// The server behind the device gateway, for what is not its own [default: none]
+    #[arg(long, env = "ESTD_GATEWAY_UPSTREAM", value_name = "URL")]
+    pub gateway_upstream: Option<String>,
     /// Where the API listens, without TLS [default: 127.0.0.1:8080]
     #[arg(long, env = "ESTD_API_LISTEN", value_name = "ADDRESS:PORT")]
     pub api_listen: Option<String>,
@@ -222,6 +226,7 @@ impl Written {
         over(&mut written.ledger.url, &overrides.ledger_url);
         over(&mut written.est.listen, &serve.est_listen);
         over(&mut written.gateway.listen, &serve.gateway_listen);
+        over(&mut written.gateway.upstream, &serve.gateway_upstream);
         over(&mut written.api.listen, &serve.api_listen);
         over(&mut written.log.filter, &serve.log_filter);
         if overrides.data_dir.is_some() {

@@ -5,6 +5,7 @@ mod answer;
 mod config;
 mod device;
 mod events;
+mod forward;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use tracing::error;
 
+use crate::client::Upstream;
 use crate::clock::UnixTime;
 use crate::fleet;
 use crate::keys::ActiveSnapshot;
@@ -36,6 +38,8 @@ pub struct Gateway {
     pub active: Arc<ArcSwap<ActiveSnapshot>>,
     /// The port at which devices reach EST.
     pub est_public_port: u16,
+    /// The server behind the gateway, for what is not its own.
+    pub upstream: Option<Upstream<Body>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -77,7 +81,7 @@ async fn handle(
         (&Method::PATCH, ["device"]) => Operation::UpdateDevice,
         (&Method::POST, ["events"]) => Operation::Events,
         (_, ["config" | "config-device" | "device" | "events"]) => Operation::WrongMethod,
-        _ => Operation::Unknown,
+        _ => Operation::Other,
     };
     let answered = gateway.answer(&session, operation, request).await;
     let code = answered.as_ref().map_or_else(Refusal::code, |_| "ok");
@@ -95,7 +99,7 @@ enum Operation {
     UpdateDevice,
     Events,
     WrongMethod,
-    Unknown,
+    Other,
 }
 
 impl Operation {
@@ -107,7 +111,8 @@ impl Operation {
             Self::Device => "gateway-device",
             Self::UpdateDevice => "gateway-update-device",
             Self::Events => "gateway-events",
-            Self::WrongMethod | Self::Unknown => "none",
+            Self::Other => "gateway-other",
+            Self::WrongMethod => "none",
         }
     }
 }
@@ -128,7 +133,10 @@ impl Gateway {
             Operation::UpdateDevice => device::update(self, &caller, request.into_body()).await,
             Operation::Events => events::post(self, &caller, request.into_body()).await,
             Operation::WrongMethod => Err(Refusal::MethodNotAllowed("another method")),
-            Operation::Unknown => Err(Refusal::PathUnknown),
+            Operation::Other => match &self.upstream {
+                Some(upstream) => forward::pass(upstream, &caller, session, request).await,
+                None => Err(Refusal::PathUnknown),
+            },
         }
     }
 

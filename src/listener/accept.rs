@@ -43,6 +43,10 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 1024 * 1024;
 /// How long a client may leave what is written to it unread.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the request may take that is under way when a connection has lived long enough: what
+/// devices fetch through the gateway may be large, and their links slow.
+const LAST_REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
+const LAST_FETCH_TIMEOUT: Duration = Duration::from_hours(2);
 /// How long a failing `accept`, out of file descriptors for instance, is left alone.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// RFC 9266 §2.
@@ -134,7 +138,8 @@ impl TlsListener {
                         request
                     })
                 };
-                let stream = http::serve(stream, with_session, drain).await;
+                let last = tls.last_request();
+                let stream = http::serve(stream, with_session, last, drain).await;
                 session.sight().await;
                 close(stream).await;
             }
@@ -176,7 +181,8 @@ impl PlainListener {
                     request
                 });
             async move {
-                let mut stream = http::serve(transport(stream), with_address, drain).await;
+                let last = LAST_REQUEST_TIMEOUT;
+                let mut stream = http::serve(transport(stream), with_address, last, drain).await;
                 // The client may be gone already.
                 let _closed = timeout(LINGER_TIMEOUT, stream.shutdown()).await;
             }
@@ -223,6 +229,13 @@ where
 }
 
 impl Tls {
+    fn last_request(&self) -> Duration {
+        match self.purpose {
+            ServerPurpose::Est => LAST_REQUEST_TIMEOUT,
+            ServerPurpose::Gateway => LAST_FETCH_TIMEOUT,
+        }
+    }
+
     async fn handshake(
         &self,
         stream: TcpStream,

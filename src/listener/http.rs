@@ -21,8 +21,6 @@ use tracing::debug;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection may live; a request that is under way then is the last.
 const LIFETIME: Duration = Duration::from_mins(10);
-/// How long that one may take.
-const LAST_REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
 /// Request lines and headers beyond this are refused with 431.
 const HEAD_LIMIT: usize = 16 * 1024;
 
@@ -39,7 +37,12 @@ impl<B> HttpBody for B where
 
 /// Serves requests until the client, `drain` or an error ends the connection; gives the transport
 /// back, its closing left to do: a client whose request broke has its answer to read as well.
-pub(super) async fn serve<T, S, B>(transport: T, service: S, mut drain: watch::Receiver<bool>) -> T
+pub(super) async fn serve<T, S, B>(
+    transport: T,
+    service: S,
+    last_request: Duration,
+    mut drain: watch::Receiver<bool>,
+) -> T
 where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -74,7 +77,7 @@ where
     if draining {
         std::pin::Pin::new(&mut connection).graceful_shutdown();
         let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
-        match timeout(LAST_REQUEST_TIMEOUT, last).await {
+        match timeout(last_request, last).await {
             Ok(ended) => note(ended),
             Err(_elapsed) => debug!("a connection did not come to its end"),
         }

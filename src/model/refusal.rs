@@ -30,6 +30,10 @@ pub enum Class {
     WrongType,
     /// It is known and not offered.
     NotOffered,
+    /// A server behind this one cannot be reached.
+    BadGateway,
+    /// A server behind this one does not answer in time.
+    GatewayTimeout,
     /// It came too often: try again later.
     TooMany,
     /// Not now: try again.
@@ -51,6 +55,8 @@ impl Class {
             Self::WrongType => 415,
             Self::TooMany => 429,
             Self::NotOffered => 501,
+            Self::BadGateway => 502,
+            Self::GatewayTimeout => 504,
             Self::Unavailable => 503,
         }
     }
@@ -216,6 +222,12 @@ refusals! {
     TooMany "retried-too-often" RetriedTooOften(u32):
         "the device uses none of the certificates that it was given last: it gets another later, or once \
          it uses one of them";
+    /// The server behind the gateway is away.
+    BadGateway "upstream-unreachable" UpstreamUnreachable:
+        "the server behind this gateway cannot be reached";
+    /// The server behind the gateway does not answer.
+    GatewayTimeout "upstream-slow" UpstreamSlow:
+        "the server behind this gateway did not answer in time";
     /// No enabled online Device CA.
     Unavailable "no-issuing-ca" NoIssuingCa: "no Device CA is enabled for issuing";
     /// The Device CA was disabled while the request was under way (I2).

@@ -17,6 +17,7 @@ mod bad_input;
 mod envoy;
 mod failures;
 mod files;
+mod forwarding;
 mod nginx;
 mod rotation;
 mod storm;
