@@ -26,6 +26,7 @@ pub mod demo;
 pub mod enrol;
 pub mod est;
 pub mod factory;
+pub mod files;
 pub mod fleet;
 pub mod gateway;
 pub mod keys;

@@ -20,7 +20,7 @@ use crate::clock::UnixTime;
 use crate::config::Config;
 use crate::enrol::Enrolments;
 use crate::est;
-use crate::factory::RevocationLists;
+use crate::factory::{Export, RevocationLists};
 use crate::fleet;
 use crate::fleet::webhooks::Courier;
 use crate::gateway::{self, Gateway};
@@ -129,14 +129,14 @@ impl Server {
             enrolments: Enrolments::new(ledger.clone(), Arc::clone(&active)),
             ledger: ledger.clone(),
             active,
-            revocation_lists,
+            revocation_lists: Arc::clone(&revocation_lists),
             key_store,
             admin,
             apply: apply(&follower),
             rotation_defaults: follower.config.rotation.clone(),
             est_public_port,
             draining: draining.clone(),
-            metrics,
+            metrics: Arc::clone(&metrics),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(est.serve(est_service, draining.clone()));
@@ -144,6 +144,11 @@ impl Server {
         tasks.spawn(gateway.serve(gateway_service, draining.clone()));
         tasks.spawn(fleet::rotations::keep_going(ledger.clone(), draining.clone()));
         tasks.spawn(fleet::webhooks::keep_going(courier, draining.clone()));
+        if let Some(to) = follower.config.export.clone() {
+            let export =
+                Export { to, active: Arc::clone(&follower.active), revocation_lists, metrics };
+            tasks.spawn(export.keep_going(draining.clone()));
+        }
         tasks.spawn(Arc::clone(&follower).follow(draining));
         info!(est = %est_address, gateway = %gateway_address, api = %api_address, "estd is up");
         if !serves_a_factory(&follower.active.load()) {

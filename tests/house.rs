@@ -33,7 +33,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("demo", 6),
     ("serve", 6),
 ];
-const BESIDE: &[&str] = &["clock", "config", "telemetry"];
+const BESIDE: &[&str] = &["clock", "config", "files", "telemetry"];
 
 /// What may be named only here.
 const DOORS: &[(&str, &[&str])] = &[

@@ -24,7 +24,7 @@ use crate::factory::{
 };
 use crate::ledger::Dependents;
 use crate::model::{DeviceCa, DeviceCaAct, FactoryTrust};
-use crate::pki::{Certificate, to_pem};
+use crate::pki::Certificate;
 
 const PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1000;
@@ -223,9 +223,7 @@ pub(super) async fn bundle(
     Query(query): Query<FactoryQuery>,
 ) -> Result<impl IntoResponse, ApiError> {
     let trust = api.fresh_factory(&principal, &query).await?;
-    let blocks: Result<Vec<String>, _> =
-        trust.trusted_cas().map(|ca| to_pem("CERTIFICATE", ca.certificate.der())).collect();
-    Ok(([(CONTENT_TYPE, "application/x-pem-file")], blocks?.concat()))
+    Ok(([(CONTENT_TYPE, "application/x-pem-file")], factory::bundle(&trust)?))
 }
 
 async fn change_state(

@@ -1,12 +1,14 @@
 //! What commands print. Everything that came from a device is escaped: it ends on a terminal.
 
-use std::fs::{OpenOptions, Permissions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
+
+use crate::files;
 
 /// Prints JSON, indented.
 pub(super) fn json(value: &Value) -> anyhow::Result<()> {
@@ -81,16 +83,8 @@ pub(super) fn write_new(path: &Path, contents: &str) -> anyhow::Result<()> {
 
 /// Writes a file whole: whoever reads it meanwhile sees the old one or the new one.
 pub(super) fn replace(path: &Path, contents: &str) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
-        file.write_all(contents.as_bytes())?;
-        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        io::Result::Ok(())
-    };
-    write().with_context(|| path.display().to_string())
+    let replaced = files::replace(path, contents.as_bytes(), 0o644);
+    replaced.with_context(|| path.display().to_string())
 }
 
 fn create(path: &Path, contents: &str, mode: u32) -> anyhow::Result<()> {

@@ -17,6 +17,15 @@ use crate::model::{AnswerStyle, Approval, EnrolmentProfile, Label, Profiles};
 use crate::pki::Fingerprint;
 use crate::telemetry::LogFormat;
 
+/// Where files for other gateways are written, and what is run when they have changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExportTo {
+    /// Each Factory has a folder of its own in it, with `cas.pem` and `crls.pem`.
+    pub folder: PathBuf,
+    /// A program and its arguments; none: nothing is run.
+    pub hook: Vec<String>,
+}
+
 /// How a server runs.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -32,6 +41,8 @@ pub struct Config {
     pub est_listen: SocketAddr,
     /// Where the device gateway listens.
     pub gateway_listen: SocketAddr,
+    /// Where files for other gateways are written.
+    pub export: Option<ExportTo>,
     /// The server behind the device gateway: `http://HOST[:PORT]` or `https://HOST[:PORT]`.
     pub gateway_upstream: Option<Uri>,
     /// Where the API listens.
@@ -110,6 +121,7 @@ impl Config {
         let gateway_listen =
             address("gateway.listen", written.gateway.listen, GATEWAY_LISTEN, &mut errors);
         let gateway_upstream = upstream(written.gateway.upstream, &mut errors);
+        let export = export(written.export, &mut errors);
         let api_listen = address("api.listen", written.api.listen, API_LISTEN, &mut errors);
         let profiles = profiles(written.est.profile, written.est.labels, &mut errors);
         let authorities = registration_authorities(
@@ -133,6 +145,7 @@ impl Config {
                     est_listen,
                     gateway_listen,
                     gateway_upstream,
+                    export,
                     api_listen,
                     profiles,
                     registration_authorities: authorities,
@@ -206,6 +219,17 @@ fn address(
             None
         }
     }
+}
+
+fn export(written: written::Export, errors: &mut Vec<ConfigError>) -> Option<ExportTo> {
+    let hook = written.hook.unwrap_or_default();
+    let Some(folder) = written.folder else {
+        if !hook.is_empty() {
+            errors.push(ConfigError::new("export.folder", "must be there where export.hook is"));
+        }
+        return None;
+    };
+    Some(ExportTo { folder, hook })
 }
 
 fn upstream(written: Option<String>, errors: &mut Vec<ConfigError>) -> Option<Uri> {
@@ -363,7 +387,7 @@ mod tests {
     #[test]
     fn every_wrong_key_is_named() {
         let errors = read(
-            "[gateway]\nupstream = 'http://u@x/y'\n[est]\nlisten = 'here'\nregistration_authorities = ['x']\n\
+            "[gateway]\nupstream = 'http://u@x/y'\n[export]\nhook = ['true']\n[est]\nlisten = 'here'\nregistration_authorities = ['x']\n\
              [est.labels.fioconfig]\napproval = 'manual'\n\
              [est.labels.cacerts]\n[est.labels.x]\nvalidity_days = 0\nkeys = []\n[ledger]\nurl = 'mysql:x'\n\
              [keys.pkcs11]\n[rotation]\nper_minute = 0\npatience_hours = 0\npkey_ids = 'one'",
@@ -371,6 +395,7 @@ mod tests {
         .unwrap_err();
         for key in [
             "gateway.upstream",
+            "export.folder",
             "est.listen",
             "est.registration_authorities",
             "est.labels.cacerts",

@@ -20,6 +20,7 @@ pub struct Written {
     pub(super) est: Est,
     pub(super) gateway: Gateway,
     pub(super) api: Api,
+    pub(super) export: Export,
     pub(super) rotation: Rotation,
     pub(super) log: Log,
     #[serde(skip)]
@@ -74,6 +75,13 @@ pub(super) struct Gateway {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Api {
     pub(super) listen: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Export {
+    pub(super) folder: Option<PathBuf>,
+    pub(super) hook: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

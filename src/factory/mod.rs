@@ -3,6 +3,7 @@
 mod authority;
 mod development;
 mod device_cas;
+mod export;
 mod install;
 mod requests;
 mod revocation_lists;
@@ -11,6 +12,7 @@ mod upload;
 pub use authority::{Authority, AuthorityError};
 pub use development::{InitError, init};
 pub use device_cas::{Asked, act, readmit};
+pub use export::{Export, bundle};
 pub use install::{InstallError, InstallFailure, Installed, Installing, install};
 pub use requests::{PendingRequest, RequestError, RequestedKey, pending_requests, request_keys};
 pub use revocation_lists::{RevocationListError, RevocationLists};

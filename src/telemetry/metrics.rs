@@ -58,6 +58,7 @@ pub struct Metrics {
     unrecorded: Counter<u64, AtomicU64>,
     expiries: Family<What, Gauge<i64, AtomicI64>>,
     deliveries: Family<DeliveryResult, Counter>,
+    export_wrong: Gauge<i64, AtomicI64>,
     snapshot_version: Gauge<i64, AtomicI64>,
 }
 
@@ -72,6 +73,9 @@ impl Default for Metrics {
         let unrecorded = Counter::default();
         let expiries = Family::default();
         let deliveries = Family::default();
+        let export_wrong = Gauge::default();
+        let help = "1 while files for other gateways cannot be written, or their hook fails";
+        registry.register("export_wrong", help, export_wrong.clone());
         let snapshot_version = Gauge::default();
         registry.register("est_requests", "EST requests by verdict", requests.clone());
         registry.register("tls_handshakes", "TLS handshakes by outcome", handshakes.clone());
@@ -99,6 +103,7 @@ impl Default for Metrics {
             unrecorded,
             expiries,
             deliveries,
+            export_wrong,
             snapshot_version,
         }
     }
@@ -124,6 +129,11 @@ impl Metrics {
     /// Counts an attempt to deliver to a webhook: `delivered`, `failed`, or `dead` if it was the last.
     pub fn webhook_delivery(&self, result: &'static str) {
         self.deliveries.get_or_create(&DeliveryResult { result }).inc();
+    }
+
+    /// Notes whether files for other gateways are not what they should be.
+    pub fn export_is_wrong(&self, wrong: bool) {
+        self.export_wrong.set(wrong.into());
     }
 
     /// Notes the version of the snapshot in use.

@@ -22,6 +22,7 @@ pub struct Process {
     child: Child,
     log_file: PathBuf,
     pub est: SocketAddr,
+    pub gateway: SocketAddr,
     pub api: SocketAddr,
 }
 
@@ -65,7 +66,8 @@ impl Process {
         });
         let up = up.await;
         let address = |key: &str| up[key].as_str().unwrap().parse().unwrap();
-        Self { est: address("est"), api: address("api"), child, log_file }
+        let (est, gateway, api) = (address("est"), address("gateway"), address("api"));
+        Self { est, gateway, api, child, log_file }
     }
 
     /// `https://localhost:PORT`.
