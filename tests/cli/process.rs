@@ -67,7 +67,7 @@ impl Process {
         let up = up.await;
         let address = |key: &str| up[key].as_str().unwrap().parse().unwrap();
         let (est, gateway, api) = (address("est"), address("gateway"), address("api"));
-        Self { est, gateway, api, child, log_file }
+        Self { child, log_file, est, gateway, api }
     }
 
     /// `https://localhost:PORT`.
