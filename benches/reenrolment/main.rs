@@ -26,6 +26,7 @@ mod fleet;
 #[path = "../floor/mod.rs"]
 mod floor;
 mod handshake;
+#[path = "../server/mod.rs"]
 mod server;
 
 use std::time::{Duration, Instant};

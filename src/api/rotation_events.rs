@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::unfold;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep};
 use tracing::error;
 
@@ -23,9 +25,13 @@ use crate::model::rotation::RotationName;
 
 /// How often the ledger is asked.
 const STEP: Duration = Duration::from_secs(1);
-/// How long one answer goes on: less than a connection lives. Clients of server-sent events connect
-/// again by themselves.
-const SPAN: Duration = Duration::from_mins(9);
+/// How long one answer goes on. Clients of server-sent events connect again by themselves, and show
+/// their token again.
+const SPAN: Duration = Duration::from_mins(1);
+/// How many may follow at once: each asks the ledger once a second.
+const FOLLOWERS: usize = 200;
+
+static PLACES: Semaphore = Semaphore::const_new(FOLLOWERS);
 
 /// What has been told so far.
 struct Told {
@@ -35,6 +41,7 @@ struct Told {
     end: Instant,
     last: String,
     over: bool,
+    _place: SemaphorePermit<'static>,
 }
 
 pub(super) async fn follow(
@@ -44,9 +51,13 @@ pub(super) async fn follow(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
     let (trust, rotation) = find(&api, &principal, &query, &id).await?;
+    let place = PLACES.try_acquire().map_err(|_| {
+        let why = format!("{FOLLOWERS} follow rotations already: ask again later");
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)
+    })?;
     let end = Instant::now() + SPAN;
     let (name, last) = (rotation.name, String::new());
-    let told = Told { api, trust, name, end, last, over: false };
+    let told = Told { api, trust, name, end, last, over: false, _place: place };
     let events = unfold(told, async |mut told| {
         let event = told.next().await?;
         Some((Ok::<_, Infallible>(event), told))

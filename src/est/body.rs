@@ -47,12 +47,12 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<Vec<u8>, Refusal> {
     let announced = headers.get(CONTENT_LENGTH).map(HeaderValue::to_str);
     let announced = announced.and_then(|text| text.ok()?.parse::<u64>().ok()).unwrap_or(0);
     if announced > BODY_LIMIT as u64 {
-        return Err(Refusal::BodyTooLarge);
+        return Err(Refusal::BodyTooLarge(BODY_LIMIT));
     }
     let whole = timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect());
     match whole.await {
         Err(_elapsed) => Err(Refusal::BodyTooSlow),
-        Ok(Err(why)) if why.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
+        Ok(Err(why)) if why.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge(BODY_LIMIT)),
         Ok(Err(_)) => Err(Refusal::BodyBroken),
         Ok(Ok(whole)) => Ok(whole.to_bytes().to_vec()),
     }

@@ -158,7 +158,7 @@ impl Gateway {
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
     let body = timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
     let body = body.map_err(|_elapsed| Refusal::BodyTooSlow)?;
-    let body = body.map_err(|_| Refusal::BodyTooLarge)?;
+    let body = body.map_err(|_| Refusal::BodyTooLarge(BODY_LIMIT))?;
     serde_json::from_slice(&body).map_err(|why| Refusal::GatewayBody(why.to_string()))
 }
 

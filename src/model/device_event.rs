@@ -26,6 +26,12 @@ const COMPLETED: &str = "CertRotationCompleted";
 impl DeviceEvent {
     /// Whether it says that a step went wrong.
     pub fn is_failed_step(&self) -> bool {
-        self.success == Some(false) && self.step != COMPLETED
+        self.success == Some(false) && !self.is_of_the_end()
+    }
+
+    /// Whether it says that the rotation is over, which is known better by whether the device uses its
+    /// new key.
+    pub fn is_of_the_end(&self) -> bool {
+        self.step == COMPLETED
     }
 }

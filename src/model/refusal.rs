@@ -124,8 +124,8 @@ refusals! {
         "no certificate was issued to this device for the public key {0}";
     /// A device sends its files back without having announced a key.
     Conflict "no-next-key" NoNextKey: "the device has announced no next key: PATCH /device comes first";
-    /// More than 64 KiB.
-    TooLarge "body-too-large" BodyTooLarge: "the body is larger than 64 KiB";
+    /// More than 64 KiB, or 256 for the device gateway.
+    TooLarge "body-too-large" BodyTooLarge(usize): "the body is larger than {0} bytes";
     /// The body did not arrive in time.
     TooSlow "body-too-slow" BodyTooSlow: "the body did not arrive in time";
     /// The connection broke within the body.

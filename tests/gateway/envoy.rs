@@ -52,6 +52,14 @@ on_both_ledgers! {
         Fioctl::new(&server).post("/v1/devices/device-1/deny", &json!({})).await.json(200);
         let denied = asks("GET", "/config", &forwarded(&device)).await;
         assert_eq!((denied.status, denied.header("Estd-Reason")), (403, Some("credential-denied")));
+
+        // As another server of the same ledger revokes it: this one has not heard of it yet.
+        let other = server.device("device-2");
+        assert_eq!(asks("GET", "/config", &forwarded(&other)).await.status, 200);
+        assert_eq!(asks("GET", "/config", &forwarded(&other)).await.status, 200);
+        server.set_ca_state(server.factory_line.certificate(), "revoked").await;
+        let revoked = asks("GET", "/config", &forwarded(&other)).await;
+        assert_eq!(revoked.status, 403, "{revoked:?}");
         server.stop().await;
     }
 }

@@ -49,6 +49,15 @@ on_both_ledgers! {
         assert_eq!((&shown["name"], &shown["reason"]), (&json!("device-0"), &json!("step")));
         assert_eq!(shown["detail"], "Update local configuration with new key: disk full");
 
+        let id = "/ota/devices/device-0/updates/certs-1669058841/?factory=factory";
+        let told = api.get(id).await.json(200);
+        let told = told.as_array().unwrap();
+        let last = &told[told.len() - 2..];
+        assert_eq!(last[0]["eventType"]["id"], "Update local configuration with new key");
+        assert_eq!(last[0]["event"]["details"], "disk full");
+        assert_eq!(last[1]["event"]["success"], false, "what the ledger has seen comes last");
+        assert!(!told.iter().any(|one| one["event"]["success"] == true), "{told:?}");
+
         // Others do not notice, and itself it goes on with the last that it was given.
         let new = server.rotate(healthy).await;
         assert!(is_told_nothing(&config(&server, &new, NEW).await));

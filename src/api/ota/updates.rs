@@ -1,5 +1,5 @@
-//! `fioctl devices updates`: how a device fares in its rotations, in the shape of updates. It is told
-//! from what the ledger has seen, not from what devices say.
+//! `fioctl devices updates`: how a device fares in its rotations, in the shape of updates: what it says
+//! of its steps, and then what the ledger has seen, which alone counts.
 
 use std::sync::Arc;
 
@@ -14,7 +14,8 @@ use super::super::error::ApiError;
 use super::super::role::Viewer;
 use super::super::selection::FactoryQuery;
 use super::devices::{NameQuery, time};
-use crate::ledger::RotationOfDevice;
+use crate::ledger::{DeviceStory, RotationOfDevice};
+use crate::model::DeviceEvent;
 use crate::model::rotation::MemberState;
 
 /// What fioctl shows where other updates have the name of their target.
@@ -46,7 +47,7 @@ pub(super) struct UpdateEvent {
 
 #[derive(Serialize)]
 struct EventType {
-    id: &'static str,
+    id: String,
 }
 
 #[derive(Serialize)]
@@ -66,7 +67,7 @@ pub(super) async fn list(
     Query(named): Query<NameQuery>,
     Path(name): Path<String>,
 ) -> Result<Json<UpdateList>, ApiError> {
-    let rotations = rotations(&api, &principal, &query, &named, &name).await?;
+    let rotations = story(&api, &principal, &query, &named, &name).await?.rotations;
     let update = |one: &RotationOfDevice| Update {
         correlation_id: one.rotation.clone(),
         target: TARGET,
@@ -84,29 +85,44 @@ pub(super) async fn show(
     Query(named): Query<NameQuery>,
     Path((name, id)): Path<(String, String)>,
 ) -> Result<Json<Vec<UpdateEvent>>, ApiError> {
-    let rotations = rotations(&api, &principal, &query, &named, &name).await?;
-    let rotation = rotations.into_iter().find(|one| one.rotation == id);
+    let story = story(&api, &principal, &query, &named, &name).await?;
+    let rotation = story.rotations.iter().find(|one| one.rotation == id);
     let rotation =
         rotation.ok_or_else(|| ApiError::not_found("the device is in no such rotation"))?;
-    Ok(Json(event(&rotation).into_iter().collect()))
+    let said = story.events.iter().filter(|one| one.rotation == id && !one.is_of_the_end());
+    Ok(Json(said.map(said_by_device).chain(seen(rotation)).collect()))
 }
 
-async fn rotations(
+async fn story(
     api: &Api,
     principal: &Principal,
     query: &FactoryQuery,
     named: &NameQuery,
     name: &str,
-) -> Result<Vec<RotationOfDevice>, ApiError> {
+) -> Result<DeviceStory, ApiError> {
     let factory = query.select(principal, &api.active.load())?.factory;
     let device = api.ledger.registered_device(factory.id, named.key(name)).await?;
     let device = device.ok_or_else(unknown_device)?;
     let story = api.ledger.device(factory.id, &device.name).await?;
-    Ok(story.ok_or_else(unknown_device)?.rotations)
+    story.ok_or_else(unknown_device)
+}
+
+fn said_by_device(event: &DeviceEvent) -> UpdateEvent {
+    UpdateEvent {
+        device_time: event.device_time.clone(),
+        event_type: EventType { id: event.step.clone() },
+        event: Event {
+            correlation_id: event.rotation.clone(),
+            target_name: TARGET,
+            version: "",
+            success: event.success,
+            details: event.details.clone(),
+        },
+    }
 }
 
 /// Where the device stands, by the name of the agent's step that it has come to.
-fn event(rotation: &RotationOfDevice) -> Option<UpdateEvent> {
+fn seen(rotation: &RotationOfDevice) -> Option<UpdateEvent> {
     let (id, success) = match (rotation.state, rotation.reason.as_deref()) {
         (MemberState::Waiting | MemberState::Skipped, _) => return None,
         (MemberState::Offered, _) => ("CertRotationStarted", None),
@@ -118,7 +134,7 @@ fn event(rotation: &RotationOfDevice) -> Option<UpdateEvent> {
     let why = rotation.reason.iter().chain(&rotation.detail).cloned().collect::<Vec<_>>();
     Some(UpdateEvent {
         device_time: time(rotation.since),
-        event_type: EventType { id },
+        event_type: EventType { id: id.to_owned() },
         event: Event {
             correlation_id: rotation.rotation.clone(),
             target_name: TARGET,

@@ -40,11 +40,12 @@ pub enum Database {
 
 pub struct Server {
     pub address: SocketAddr,
+    pub gateway: SocketAddr,
     pub root: Certificate,
     pub factory_line: Authority,
-    api: SocketAddr,
+    pub api: SocketAddr,
     process: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A child that ends with its owner.
@@ -107,9 +108,9 @@ impl Server {
             .spawn()
             .unwrap();
         let mut process = Process(process);
-        let [address, api] = addresses(&log, &mut process.0);
+        let [address, gateway, api] = addresses(&log, &mut process.0);
         let root = root.certificate().clone();
-        Self { address, root, factory_line, api, process, _folder: folder }
+        Self { address, gateway, root, factory_line, api, process, folder }
     }
 
     pub fn pid(&self) -> u32 {
@@ -125,12 +126,36 @@ impl Server {
         Usage { user: ticks(14), system: ticks(15), batches: self.batches() }
     }
 
-    fn batches(&self) -> u64 {
+    /// The bytes of everything that it has written.
+    pub fn disk(&self) -> u64 {
+        let files = fs::read_dir(self.folder.path().join("data")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    /// The token of its administrator.
+    pub fn token(&self) -> String {
+        let token = fs::read_to_string(self.folder.path().join("data/admin-token")).unwrap();
+        token.trim().to_owned()
+    }
+
+    /// Asks the API, as its administrator; gives the answer whole.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        let token = self.token();
         let mut stream = TcpStream::connect(self.api).unwrap();
-        let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        stream.write_all(request.as_bytes()).unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             OSF-TOKEN: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            token,
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn batches(&self) -> u64 {
+        let answer = self.ask("GET", "/metrics", "");
         let name = "estd_ledger_batches_total ";
         let line = answer.lines().find_map(|line| line.strip_prefix(name)).expect(&answer);
         line.parse().unwrap()
@@ -145,14 +170,15 @@ impl Drop for Process {
     }
 }
 
-/// The addresses of EST and of the API, as the server's log tells them once it is up.
-fn addresses(log: &Path, process: &mut Child) -> [SocketAddr; 2] {
+/// The addresses of EST, of the gateway and of the API, as the server's log tells them once it is up.
+fn addresses(log: &Path, process: &mut Child) -> [SocketAddr; 3] {
     for _ in 0..START_TRIES {
         let text = fs::read_to_string(log).unwrap();
         for line in text.lines() {
             let line: Value = serde_json::from_str(line).unwrap_or_default();
-            if let (Some(est), Some(api)) = (line["est"].as_str(), line["api"].as_str()) {
-                return [est, api].map(|address| address.parse().unwrap());
+            let told = ["est", "gateway", "api"].map(|name| line[name].as_str());
+            if let [Some(est), Some(gateway), Some(api)] = told {
+                return [est, gateway, api].map(|address| address.parse().unwrap());
             }
         }
         let ended = process.try_wait().unwrap();
