@@ -257,6 +257,11 @@ impl KnownDevice {
         self.credentials.iter().any(|one| one.key == key && accepted.contains(&one.state))
     }
 
+    /// Whether a certificate that it was given and has not used yet has that key.
+    pub fn awaits_key(&self, key: Fingerprint) -> bool {
+        self.in_state(CredentialState::Pending).any(|one| one.key == key)
+    }
+
     /// Whether an operator denied a credential of it that has this key.
     pub fn was_denied_with(&self, key: Fingerprint) -> bool {
         self.in_state(CredentialState::Denied).any(|one| one.key == key)

@@ -76,6 +76,9 @@ on_both_ledgers! {
             assert_eq!(config(&server, device, agent).await.status, 200);
             assert!(is_told_nothing(&config(&server, &new, agent).await), "it has switched");
             assert_eq!(server.story(&name).await.next_key, None);
+            // As an agent does whose power was cut before it knew: nothing is locked again.
+            assert_eq!(announce(&server, &new, &new.key).await.status, 200);
+            assert_eq!(server.story(&name).await.next_key, None);
             let back = config(&server, device, agent).await;
             assert_eq!(back.status, 403);
             assert!(back.text().ends_with("(credential-superseded)\n"), "{}", back.text());

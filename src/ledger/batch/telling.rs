@@ -17,7 +17,9 @@ impl Batch<'_> {
             self.refused(action, key.1.as_str(), key.0, &key.1, None, &refusal);
             return Err(refusal);
         };
-        if self.facts.next_keys.insert(device, next) == Some(next) {
+        // One that it uses already is no next one.
+        let in_use = !self.facts.devices.get(key).is_some_and(|device| device.awaits_key(next));
+        if in_use || self.facts.next_keys.insert(device, next) == Some(next) {
             return Ok(());
         }
         self.changes.announced.push((device, next));
