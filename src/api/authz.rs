@@ -43,7 +43,7 @@ pub(super) async fn decide(
     Extension(address): Extension<SocketAddr>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    judge(&api, &principal, &query, address, &headers).await
+    judge(&api, &principal, &query, address, shown(&headers)?).await
 }
 
 /// The same, where the query is the device's own: the Factory is that of the token.
@@ -53,7 +53,7 @@ pub(super) async fn decide_for_envoy(
     Extension(address): Extension<SocketAddr>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    judge(&api, &principal, &FactoryQuery::default(), address, &headers).await
+    judge(&api, &principal, &FactoryQuery::default(), address, forwarded(&headers)?).await
 }
 
 async fn judge(
@@ -61,11 +61,10 @@ async fn judge(
     principal: &Principal,
     query: &FactoryQuery,
     address: SocketAddr,
-    headers: &HeaderMap,
+    certificate: Certificate,
 ) -> Result<Response, ApiError> {
     let active = api.active.load_full();
     let trust = query.select(principal, &active)?;
-    let certificate = shown(headers)?;
     let device = device_of(&certificate);
     let report = Report { token: &principal.name, trust: &trust, certificate, address };
     match fleet::report(&api.ledger, &active, report).await {
@@ -85,19 +84,39 @@ async fn judge(
     }
 }
 
+/// What nginx says. Of two, one may be the device's own word.
 fn shown(headers: &HeaderMap) -> Result<Certificate, ApiError> {
-    let why = "X-Client-Cert must be a PEM certificate, percent-encoded: \
-               proxy_set_header X-Client-Cert $ssl_client_escaped_cert; or X-Forwarded-Client-Cert \
-               must have one as the Cert of its only element, as Envoy's SANITIZE_SET makes it";
-    let none = || ApiError::bad_request(why);
-    let escaped = match (headers.get(CERTIFICATE), headers.get(FORWARDED_CERTIFICATE)) {
-        (Some(escaped), _) => escaped.as_bytes(),
-        (None, Some(forwarded)) => forwarded_certificate(forwarded.as_bytes()).ok_or_else(none)?,
-        (None, None) => return Err(none()),
-    };
+    let escaped = only(headers, &CERTIFICATE).ok_or_else(|| {
+        ApiError::bad_request(
+            "X-Client-Cert must be there once, a PEM certificate, percent-encoded: \
+             proxy_set_header X-Client-Cert $ssl_client_escaped_cert",
+        )
+    })?;
+    read(escaped)
+}
+
+/// What Envoy says.
+fn forwarded(headers: &HeaderMap) -> Result<Certificate, ApiError> {
+    let header = only(headers, &FORWARDED_CERTIFICATE);
+    let escaped = header.and_then(forwarded_certificate).ok_or_else(|| {
+        ApiError::bad_request(
+            "X-Forwarded-Client-Cert must be there once, with one element that has a Cert, as Envoy's \
+             SANITIZE_SET makes it",
+        )
+    })?;
+    read(escaped)
+}
+
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    let mut all = headers.get_all(name).iter();
+    let first = all.next();
+    first.filter(|_| all.next().is_none()).map(HeaderValue::as_bytes)
+}
+
+fn read(escaped: &[u8]) -> Result<Certificate, ApiError> {
     let pem: Vec<u8> = percent_decode(escaped).collect();
     let mut chain = Certificate::from_pem(&pem)?.into_iter();
-    chain.next().ok_or_else(none)
+    chain.next().ok_or_else(|| ApiError::bad_request("there is no certificate in it"))
 }
 
 /// The value of `Cert` in `Hash=…;Cert="…";Subject="…"`. Who the client is must be one proxy's word: of
@@ -110,7 +129,9 @@ fn forwarded_certificate(header: &[u8]) -> Option<&[u8]> {
         if key.trim_ascii().eq_ignore_ascii_case(b"cert") {
             let value = value.get(1..)?.trim_ascii();
             let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-            certificate = Some(quoted.unwrap_or(value));
+            if certificate.replace(quoted.unwrap_or(value)).is_some() {
+                return None;
+            }
         }
     }
     certificate
@@ -153,7 +174,9 @@ mod tests {
         ] {
             assert_eq!(found(&header), expected, "{header}");
         }
-        for header in ["", "Cert", hash, subject, "Cert=\"x\",Cert=\"y\"", "By=a,Cert=\"x\""] {
+        for header in
+            ["Cert=x;Cert=y", "", "Cert", hash, subject, "Cert=\"x\",Cert=\"y\"", "By=a,Cert=\"x\""]
+        {
             assert_eq!(found(header), None, "{header}");
         }
     }

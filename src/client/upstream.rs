@@ -19,7 +19,10 @@ use super::trust::{tls_config, tls_config_of_host};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request, its body included, may take until the answer begins.
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(5);
-/// How long a connection that nobody uses is kept.
+/// How much of an answer is read ahead of a device that takes it slowly, in bytes.
+const BUFFER: usize = 64 * 1024;
+/// How many connections that nobody uses are kept, and how long.
+const IDLE_CONNECTIONS: usize = 64;
 const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A server behind this one.
@@ -60,6 +63,8 @@ where
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .http1_max_buf_size(BUFFER)
             .build(connector);
         Ok(Self { scheme: scheme.clone(), authority: authority.clone(), client })
     }

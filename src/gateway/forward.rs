@@ -1,6 +1,9 @@
 //! What is not the gateway's own is passed on to the server behind it, with who the device is in
 //! headers that nobody else can set.
 
+use std::io;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
@@ -8,7 +11,12 @@ use axum::http::header::{
     PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use axum::response::Response;
+use futures_util::StreamExt;
+use futures_util::stream::unfold;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::Caller;
@@ -26,6 +34,9 @@ const CERTIFICATE: HeaderName = HeaderName::from_static("x-client-cert");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// How long an answer may stand still.
+const STALL_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What is about one connection and not about the request (RFC 9110 §7.6.1).
 const OF_CONNECTION: [HeaderName; 8] = [
@@ -60,7 +71,18 @@ pub(super) async fn pass(
         }
     })?;
     leave_out_connection(response.headers_mut());
-    Ok(response.map(Body::new))
+    Ok(response.map(while_it_comes))
+}
+
+/// The body, as long as it does not stand still: a device's place is not held for ever.
+fn while_it_comes(body: Incoming) -> Body {
+    Body::from_stream(unfold(body.into_data_stream(), async |mut body| {
+        let stalled = io::Error::other("the server behind this gateway stopped within its answer");
+        match timeout(STALL_TIMEOUT, body.next()).await {
+            Ok(data) => data.map(|data| (data.map_err(io::Error::other), body)),
+            Err(_elapsed) => Some((Err(stalled), body)),
+        }
+    }))
 }
 
 fn leave_out_connection(headers: &mut HeaderMap) {

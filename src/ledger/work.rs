@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::facts::DeviceKey;
+use crate::clock::UnixTime;
 use crate::keys::Signed;
 use crate::model::audit::Entry;
 use crate::model::{
@@ -336,6 +337,14 @@ impl Asker {
             }
             Self::Newcomer(newcomer) => Some(newcomer.shown.fingerprint),
             Self::Registrar(_) => None,
+        }
+    }
+
+    /// When the device's own certificate ends, if it asks by that.
+    pub(super) fn ends_at(&self) -> Option<UnixTime> {
+        match self {
+            Self::Device(contact) => Some(contact.certificate.validity().not_after),
+            Self::RegistrationAuthority(_) | Self::Newcomer(_) | Self::Registrar(_) => None,
         }
     }
 

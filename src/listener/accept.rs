@@ -41,8 +41,10 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// it to read the answer, which a closed socket would take from it.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 1024 * 1024;
-/// How long a client may leave what is written to it unread.
+/// How long a client may leave what is written to it unread; a device that fetches something large
+/// may lose its link, or write to slow flash, meanwhile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+const FETCH_WRITE_TIMEOUT: Duration = Duration::from_mins(2);
 /// How long the request may take that is under way when a connection has lived long enough: what
 /// devices fetch through the gateway may be large, and their links slow.
 const LAST_REQUEST_TIMEOUT: Duration = Duration::from_mins(2);
@@ -182,7 +184,8 @@ impl PlainListener {
                 });
             async move {
                 let last = LAST_REQUEST_TIMEOUT;
-                let mut stream = http::serve(transport(stream), with_address, last, drain).await;
+                let transport = transport(stream, WRITE_TIMEOUT);
+                let mut stream = http::serve(transport, with_address, last, drain).await;
                 // The client may be gone already.
                 let _closed = timeout(LINGER_TIMEOUT, stream.shutdown()).await;
             }
@@ -229,6 +232,13 @@ where
 }
 
 impl Tls {
+    fn write_timeout(&self) -> Duration {
+        match self.purpose {
+            ServerPurpose::Est => WRITE_TIMEOUT,
+            ServerPurpose::Gateway => FETCH_WRITE_TIMEOUT,
+        }
+    }
+
     fn last_request(&self) -> Duration {
         match self.purpose {
             ServerPurpose::Est => LAST_REQUEST_TIMEOUT,
@@ -276,7 +286,8 @@ impl Tls {
         stream: TcpStream,
         presented: &Arc<OnceLock<Presented>>,
     ) -> io::Result<(TlsStream<Transport>, FactoryId)> {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), transport(stream)).await?;
+        let transport = transport(stream, self.write_timeout());
+        let start = LazyConfigAcceptor::new(Acceptor::default(), transport).await?;
         let trust = self.trust.load_full();
         let host = start.client_hello().server_name().map(str::to_owned);
         let (factory, certificate) = trust
@@ -310,9 +321,9 @@ impl Tls {
 /// A connection whose peer must go on reading what is written to it.
 type Transport = Pin<Box<TimeoutStream<TcpStream>>>;
 
-fn transport(stream: TcpStream) -> Transport {
+fn transport(stream: TcpStream, write_timeout: Duration) -> Transport {
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    stream.set_write_timeout(Some(write_timeout));
     Box::pin(stream)
 }
 

@@ -10,6 +10,9 @@ use crate::pki::Fingerprint;
 pub const PENDING_LIMIT: usize = 16;
 /// The shortest and the longest pause, in seconds, before a device with so many gets another.
 const PAUSE: (i64, i64) = (60, 3600);
+/// How old, in seconds, a pending credential may be to count for that: what an agent was given before
+/// its present try was lost once, and says nothing of now.
+const RECENT: i64 = 24 * 3600;
 
 /// What a credential is to its device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -279,17 +282,20 @@ impl KnownDevice {
         pending.into_iter().take(excess).collect()
     }
 
-    /// Refuses another credential to a device that has [`PENDING_LIMIT`] of which it uses none. It
-    /// waits as long as it took to be given those, so that an agent that fails for ever asks ever more
-    /// seldom with success, at last once an hour; and what it leaves in the ledger is bounded (I11).
+    /// Refuses another credential to a device that was given [`PENDING_LIMIT`] lately and uses none of
+    /// them. It waits as long as it took to be given those, so that an agent that fails for ever asks
+    /// ever more seldom with success, at last once an hour; and what it leaves in the ledger is bounded
+    /// (I11). One whose certificate ends at `until`, within a day, never waits long.
     ///
     /// # Errors
     /// The refusal, with how long it has to wait.
-    pub fn may_have_another(&self, now: UnixTime) -> Result<(), Refusal> {
-        let recorded: Vec<_> =
-            self.in_state(CredentialState::Pending).map(|known| known.recorded_at).collect();
+    pub fn may_have_another(&self, now: UnixTime, until: Option<UnixTime>) -> Result<(), Refusal> {
+        let pending = self.in_state(CredentialState::Pending).map(|known| known.recorded_at);
+        let recorded: Vec<_> = pending.filter(|at| now < at.plus(RECENT)).collect();
         let (Some(first), Some(last)) = (recorded.first(), recorded.last()) else { return Ok(()) };
-        let wait = last.0.saturating_sub(first.0).clamp(PAUSE.0, PAUSE.1);
+        let urgent = until.is_some_and(|until| until < now.plus(RECENT));
+        let longest = if urgent { PAUSE.0 } else { PAUSE.1 };
+        let wait = last.0.saturating_sub(first.0).clamp(PAUSE.0, longest);
         let passed = now.0.saturating_sub(last.0);
         // A clock that was set back must keep nobody waiting.
         if recorded.len() < PENDING_LIMIT || !(0..wait).contains(&passed) {

@@ -71,13 +71,13 @@ impl FactoryName {
     /// Reads a name.
     ///
     /// # Errors
-    /// Unless it is 1 to 64 letters, digits, `.`, `_` and `-`, not beginning with a dot.
+    /// Unless it is 1 to 64 letters, digits, `.`, `_` and `-`, and not a dot or two.
     pub fn parse(text: &str) -> Result<Self, NotA> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         // A folder may bear it.
-        let dotted = text.starts_with('.');
+        let dotted = matches!(text, "." | "..");
         if text.is_empty() || text.len() > 64 || dotted || !text.chars().all(allowed) {
-            let rule = "1 to 64 letters, digits, '.', '_' and '-', not beginning with a dot";
+            let rule = "1 to 64 letters, digits, '.', '_' and '-', and not a dot or two";
             return Err(NotA::new("Factory name", text, rule));
         }
         Ok(Self(text.to_owned()))

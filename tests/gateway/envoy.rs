@@ -40,7 +40,9 @@ on_both_ledgers! {
         assert_eq!((forged.status, forged.header("Estd-Reason")), (403, Some("credential-unknown")));
 
         let two = forwarded(&device).replace("Hash=", "By=spiffe://x,Hash=");
-        for headers in ["", "X-Forwarded-Client-Cert: Hash=0\r\n", &two] {
+        let twice = forwarded(&device).repeat(2);
+        let its_own = "X-Client-Cert: x\r\n";
+        for headers in ["", "X-Forwarded-Client-Cert: Hash=0\r\n", &two, &twice, its_own] {
             let answer = asks("GET", "/config", headers).await;
             assert_eq!(answer.status, 400, "{headers}: {answer:?}");
         }

@@ -158,7 +158,15 @@ on_both_ledgers! {
 async fn what_is_no_certificate_is_a_bad_request() {
     let server = TestServer::start(crate::support::Backend::Sqlite).await;
     let api = Fioctl::new(&server);
-    for header in ["", "X-Client-Cert: \r\n", "X-Client-Cert: x\r\n", "X-Client-Cert: %ff%00\r\n"] {
+    let twice = "X-Client-Cert: x\r\nX-Client-Cert: y\r\n";
+    for header in [
+        twice,
+        "X-Forwarded-Client-Cert: Cert=x\r\n",
+        "",
+        "X-Client-Cert: \r\n",
+        "X-Client-Cert: x\r\n",
+        "X-Client-Cert: %ff%00\r\n",
+    ] {
         let headers = format!("OSF-TOKEN: {}\r\n{header}", api.token());
         let answer = api.send_with("GET", "/v1/authz", &headers, "").await;
         assert_eq!(answer.status, 400, "{header}: {answer:?}");

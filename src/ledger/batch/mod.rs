@@ -157,6 +157,21 @@ impl<'a> Batch<'a> {
         Ok(Sighting::Expected)
     }
 
+    /// Whom an operator lets in waits for nothing.
+    fn may_have_another(
+        &self,
+        key: &DeviceKey,
+        asker: &Asker,
+        sighting: &Sighting,
+    ) -> Result<(), Refusal> {
+        let Some(device) = self.facts.devices.get(key) else { return Ok(()) };
+        let let_in = match asker {
+            Asker::Newcomer(newcomer) => device.allows(newcomer.shown.fingerprint),
+            _ => matches!(sighting, Sighting::Allowed { .. }),
+        };
+        if let_in { Ok(()) } else { device.may_have_another(self.now, asker.ends_at()) }
+    }
+
     fn enrol(&mut self, signed: &Signed, asker: &Asker) -> Result<Sighting, Refusal> {
         let grant = signed.grant();
         let key = (grant.factory, grant.device.clone());
@@ -164,6 +179,8 @@ impl<'a> Batch<'a> {
         if self.facts.cas.get(&grant.issuing_ca.id) != Some(&DeviceCaState::Enabled) {
             return Err(Refusal::IssuingCaDisabled);
         }
+        // Before anything is used up for it.
+        self.may_have_another(&key, asker, &sighting)?;
         match (asker, self.facts.devices.get(&key)) {
             (Asker::Registrar(registrar), _) => {
                 self.register_once(&key, grant.public_key.fingerprint(), &registrar.metadata)?;
@@ -179,7 +196,6 @@ impl<'a> Batch<'a> {
             }
             (_, Some(_)) => {}
         }
-        self.facts.devices.get(&key).map_or(Ok(()), |device| device.may_have_another(self.now))?;
         if let Asker::Newcomer(newcomer) = asker {
             self.introduced_by(&key, newcomer.shown.key);
         }
