@@ -1,10 +1,11 @@
 //! What gateways that are not ours read from files: the Device CAs that are trusted, and the CRLs of
 //! what is refused here. A command tells the gateway when they have changed.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::config::ExportTo;
 use crate::files;
 use crate::keys::ActiveSnapshot;
 use crate::model::FactoryTrust;
-use crate::pki::{Malformed, to_pem};
+use crate::pki::{Fingerprint, Malformed, to_pem};
 use crate::telemetry::Metrics;
 
 /// How often it is looked whether there is anything new.
@@ -29,10 +30,14 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const HOOK_TIMEOUT: Duration = Duration::from_mins(1);
 /// After how many looks a command that failed is tried again.
 const HOOK_PAUSE: u32 = 12;
-/// How much of what a failed command says is logged, in characters.
+/// How much of what a failed command says is logged, in bytes.
 const SAID_LIMIT: usize = 1000;
 /// Gateways that run as others read these files.
 const MODE: u32 = 0o644;
+const FOLDER_MODE: u32 = 0o755;
+
+/// What is in each file.
+type Written = BTreeMap<PathBuf, Fingerprint>;
 
 /// Keeps the files those of the ledger.
 pub struct Export {
@@ -53,6 +58,8 @@ enum ExportError {
     File { path: PathBuf, source: io::Error },
     #[error("the CRLs of {factory}: {source}")]
     RevocationLists { factory: String, source: RevocationListError },
+    #[error("the CRLs of {0} cannot be made anew; the last ones go on")]
+    Stale(String),
     #[error(transparent)]
     Encoding(#[from] Malformed),
 }
@@ -68,30 +75,28 @@ pub fn bundle(trust: &FactoryTrust) -> Result<String, Malformed> {
 impl Export {
     /// Goes on until `drain` says true.
     pub async fn keep_going(self, mut drain: watch::Receiver<bool>) {
-        // Nobody knows what a process before this one has told the gateway.
-        let (mut untold, mut pause) = (true, 0_u32);
+        let (mut written, mut told, mut pause) = (Written::new(), None, 0_u32);
         let mut wrong = String::new();
         loop {
-            match self.write_all().await {
-                Ok(changed) => {
-                    if changed {
-                        (untold, pause) = (true, 0);
-                    }
-                    wrong.clear();
-                }
-                // Once, and not every five seconds.
-                Err(why) if why.to_string() != wrong => {
-                    wrong = why.to_string();
-                    error!(error = wrong, "files for other gateways cannot be written");
-                }
-                Err(_as_before) => {}
+            let before = written.clone();
+            let failed = self.write_all(&mut written).await;
+            // Once, and not every five seconds.
+            if !failed.is_empty() && failed != wrong {
+                error!(error = failed, "files for other gateways cannot be written");
             }
-            if untold && pause == 0 {
-                untold = !self.tell().await;
+            wrong = failed;
+            if written != before {
+                pause = 0;
+            }
+            // Nobody knows what a process before this one has told.
+            if told.as_ref() != Some(&written) && pause == 0 {
+                if self.tell().await {
+                    told = Some(written.clone());
+                }
                 pause = HOOK_PAUSE;
             }
             pause = pause.saturating_sub(1);
-            self.metrics.export_is_wrong(untold || !wrong.is_empty());
+            self.metrics.export_is_wrong(told.as_ref() != Some(&written) || !wrong.is_empty());
             tokio::select! {
                 () = sleep(INTERVAL) => {}
                 _ = drain.wait_for(|drain| *drain) => return,
@@ -99,34 +104,47 @@ impl Export {
         }
     }
 
-    /// Whether anything has changed. What goes wrong with one Factory does not keep the others.
-    async fn write_all(&self) -> Result<bool, ExportError> {
+    /// What goes wrong with one Factory, or one file, keeps no other; all of it in words.
+    async fn write_all(&self, written: &mut Written) -> String {
         let active = self.active.load_full();
-        let (mut changed, mut failed) = (false, None);
+        let mut wrong = Vec::new();
         for trust in &active.snapshot().factories {
-            match self.write(trust).await {
-                Ok(one) => changed |= one,
-                Err(why) => failed = Some(why),
-            }
+            let cas = self.write_cas(trust, written);
+            let lists = self.write_lists(trust, written).await;
+            wrong.extend([cas, lists].into_iter().filter_map(Result::err));
         }
-        // Whatever was written is told, before the failure is.
-        match failed {
-            Some(why) if !changed => Err(why),
-            _ => Ok(changed),
-        }
+        wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 
-    async fn write(&self, trust: &FactoryTrust) -> Result<bool, ExportError> {
-        let factory = trust.factory.name.as_str();
-        let folder = self.to.folder.join(factory);
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(&folder);
-        made.map_err(|source| ExportError::File { path: folder.clone(), source })?;
-        let cas = replace_if_other(&folder.join("cas.pem"), &bundle(trust)?)?;
-        let lists = self.revocation_lists.of_factory(trust).await.map_err(|source| {
-            ExportError::RevocationLists { factory: factory.to_owned(), source }
-        })?;
-        let lists: Result<String, _> = lists.iter().map(|der| to_pem("X509 CRL", der)).collect();
-        Ok(replace_if_other(&folder.join("crls.pem"), &lists?)? || cas)
+    fn write_cas(&self, trust: &FactoryTrust, written: &mut Written) -> Result<(), ExportError> {
+        replace_if_other(self.folder(trust)?.join("cas.pem"), &bundle(trust)?, written)
+    }
+
+    async fn write_lists(
+        &self,
+        trust: &FactoryTrust,
+        written: &mut Written,
+    ) -> Result<(), ExportError> {
+        let of = |source| {
+            let factory = trust.factory.name.to_string();
+            ExportError::RevocationLists { factory, source }
+        };
+        let lists = self.revocation_lists.of_factory(trust).await.map_err(of)?;
+        let pem: Result<String, _> = lists.iter().map(|der| to_pem("X509 CRL", der)).collect();
+        replace_if_other(self.folder(trust)?.join("crls.pem"), &pem?, written)?;
+        if self.revocation_lists.stale(trust).await {
+            return Err(ExportError::Stale(trust.factory.name.to_string()));
+        }
+        Ok(())
+    }
+
+    /// The folder of a Factory. Gateways run as others, whatever this server's umask is.
+    fn folder(&self, trust: &FactoryTrust) -> Result<PathBuf, ExportError> {
+        let path = self.to.folder.join(trust.factory.name.as_str());
+        let made = fs::create_dir_all(&path)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(FOLDER_MODE)));
+        made.map_err(|source| ExportError::File { path: path.clone(), source })?;
+        Ok(path)
     }
 
     /// Runs the command; whether it went well.
@@ -139,29 +157,50 @@ impl Export {
             command.envs(std::env::var_os(name).map(|value| (name, value)));
         }
         command.env("ESTD_EXPORT", &self.to.folder);
-        let failed = match timeout(HOOK_TIMEOUT, command.output()).await {
-            Ok(Ok(done)) if done.status.success() => {
-                info!(program, "told of new files for other gateways");
-                return true;
-            }
-            Ok(Ok(done)) => {
-                let said: String =
-                    String::from_utf8_lossy(&done.stderr).chars().take(SAID_LIMIT).collect();
-                format!("{}: {said:?}", done.status)
-            }
-            Ok(Err(why)) => why.to_string(),
-            Err(_elapsed) => "it took longer than a minute".to_owned(),
+        let Err(failed) = run(command).await else {
+            info!(program, "told of new files for other gateways");
+            return true;
         };
         error!(program, error = failed, "export.hook failed; it is tried again in a minute");
         false
     }
 }
 
-fn replace_if_other(path: &Path, contents: &str) -> Result<bool, ExportError> {
-    if fs::read(path).is_ok_and(|there| there == contents.as_bytes()) {
-        return Ok(false);
+/// Runs a command to its end. What it says goes to a file: a child of it that goes on holds nobody up.
+async fn run(mut command: Command) -> Result<(), String> {
+    let said = tempfile::tempfile().map_err(|why| why.to_string())?;
+    let into = said.try_clone().map_err(|why| why.to_string())?;
+    command.stdout(Stdio::null()).stderr(into);
+    let mut child = command.spawn().map_err(|why| why.to_string())?;
+    match timeout(HOOK_TIMEOUT, child.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(format!("{status}: {:?}", beginning(said))),
+        Ok(Err(why)) => Err(why.to_string()),
+        Err(_elapsed) => Err(format!("it took longer than {} s", HOOK_TIMEOUT.as_secs())),
     }
-    let replaced = files::replace(path, contents.as_bytes(), MODE);
-    replaced.map_err(|source| ExportError::File { path: path.to_owned(), source })?;
-    Ok(true)
+}
+
+fn beginning(mut said: File) -> String {
+    let mut bytes = vec![0; SAID_LIMIT];
+    let count = said.rewind().and_then(|()| said.read(&mut bytes)).unwrap_or_default();
+    bytes.truncate(count);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A file that would be empty is not made; one that is there says that there is nothing any more.
+fn replace_if_other(
+    path: PathBuf,
+    contents: &str,
+    written: &mut Written,
+) -> Result<(), ExportError> {
+    let there = fs::read(&path).ok();
+    if there.is_none() && contents.is_empty() {
+        return Ok(());
+    }
+    if there.is_none_or(|there| there != contents.as_bytes()) {
+        let replaced = files::replace(&path, contents.as_bytes(), MODE);
+        replaced.map_err(|source| ExportError::File { path: path.clone(), source })?;
+    }
+    written.insert(path, Fingerprint::of(contents.as_bytes()));
+    Ok(())
 }

@@ -40,6 +40,8 @@ struct Latest {
     der: Arc<[u8]>,
     made_at: UnixTime,
     checked_at: UnixTime,
+    /// Whether a newer one could not be made when it was looked at last.
+    stale: bool,
 }
 
 /// Why there is no CRL.
@@ -84,6 +86,12 @@ impl RevocationLists {
         Ok(lists)
     }
 
+    /// Whether a CRL of a Factory says less than the ledger knows, for it could not be made anew.
+    pub async fn stale(&self, trust: &FactoryTrust) -> bool {
+        let latest = self.latest.lock().await;
+        trust.online_cas().any(|ca| latest.get(&ca.id).is_some_and(|latest| latest.stale))
+    }
+
     /// The present CRL of an online Device CA, in DER. While a new one cannot be made, the last one
     /// goes on as long as it is good.
     ///
@@ -99,7 +107,7 @@ impl RevocationLists {
         match self.refresh(ca, now).await {
             Ok(list) => {
                 let der = Arc::from(list.der);
-                let made = Latest { der, made_at: list.made_at, checked_at: now };
+                let made = Latest { der, made_at: list.made_at, checked_at: now, stale: false };
                 let der = Arc::clone(&made.der);
                 latest.insert(ca.id, made);
                 Ok(der)
@@ -107,7 +115,10 @@ impl RevocationLists {
             Err(why) => match known.filter(|known| now < known.made_at.plus(LIFE)) {
                 Some(known) => {
                     warn!(device_ca = %ca.certificate.subject(), error = %why, "an old CRL goes on");
-                    Ok(Arc::clone(&known.der))
+                    let goes_on = Latest { checked_at: now, stale: true, ..known.clone() };
+                    let der = Arc::clone(&goes_on.der);
+                    latest.insert(ca.id, goes_on);
+                    Ok(der)
                 }
                 None => Err(why),
             },

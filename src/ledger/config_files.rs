@@ -176,10 +176,12 @@ impl Ledger {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
         if !has_announced(&mut transaction, factory, device, UnixTime(0)).await? {
             let entry = refused(factory, device, &Refusal::NoNextKey);
-            if self.repeats.admits(&entry) {
+            let mut repeats = self.repeats.draft();
+            if repeats.admits(&entry, None) {
                 transaction.note(entry);
             }
             transaction.commit().await?;
+            repeats.commit();
             return Ok(false);
         }
         let mut names = Vec::new();

@@ -1,11 +1,11 @@
 //! I3: the old credential outlives the answer; the first session with a new one replaces it.
 
-use estd::model::PENDING_LIMIT;
+use estd::model::{Allowance, PENDING_LIMIT};
 
 use crate::on_both_ledgers;
 use crate::support::wire::post;
 use crate::support::{Backend, Device, TestServer, Tls, eventually};
-use crate::{assert_refused, credential, path, state};
+use crate::{assert_refused, credential, device_name, path, state};
 
 on_both_ledgers! {
     async fn i3_the_old_credential_outlives_the_answer(backend: Backend) {
@@ -72,6 +72,18 @@ on_both_ledgers! {
         assert_refused(&answer, 403, "credential-superseded");
         server.session(&newest).await;
         assert_eq!(state(&server, &newest).await, "current");
+        server.stop().await;
+    }
+
+    async fn i11_whom_an_operator_lets_in_waits_for_nothing(backend: Backend) {
+        let (server, old, _pendings) = with_pendings(backend, PENDING_LIMIT).await;
+        assert_eq!(server.reenroll(&old, &old.request().1).await.status, 429);
+        let name = device_name("device-1");
+        let any = Some(Allowance::Any);
+        server.ledger().allow_device(server.factory, &name, any, "operator").await.unwrap();
+        let reset = server.device("device-1");
+        assert_eq!(server.reenroll(&reset, &reset.request().1).await.status, 200);
+        assert_eq!(state(&server, &reset).await, "current");
         server.stop().await;
     }
 

@@ -13,7 +13,7 @@ use super::changes::Changes;
 use super::contact::LAST_SEEN_RESOLUTION;
 use super::database::Database;
 use super::facts::{DeviceKey, Facts};
-use super::tally::Tally;
+use super::tally::{Draft, Tally};
 use super::transaction::WriteTransaction;
 use super::work::{Asker, Contact, Ruling, Verdict, Work};
 use crate::clock::UnixTime;
@@ -28,7 +28,7 @@ use crate::policy::Introduction;
 
 /// What the transaction has read and will write.
 pub(super) struct Batch<'a> {
-    repeats: &'a Tally,
+    repeats: Draft<'a>,
     transaction: WriteTransaction,
     now: UnixTime,
     facts: Facts,
@@ -64,11 +64,13 @@ impl<'a> Batch<'a> {
         let mut transaction = WriteTransaction::begin(database).await?;
         let facts = Facts::read(&mut transaction, works).await?;
         let (now, changes) = (UnixTime::now(), Changes::default());
+        let repeats = repeats.draft();
         let mut batch = Self { repeats, transaction, now, facts, changes };
         let verdicts = works.iter().map(|work| batch.judge(work)).collect();
-        let Self { mut transaction, now, changes, facts, .. } = batch;
+        let Self { repeats, mut transaction, now, changes, facts } = batch;
         changes.write(&mut transaction, &facts, now).await?;
         transaction.commit().await?;
+        repeats.commit();
         Ok(verdicts)
     }
 
@@ -128,7 +130,7 @@ impl<'a> Batch<'a> {
                 Ok(Ruling::Noted)
             }
             Work::Refuse { entry, asker, refusal, .. } => {
-                self.note_refusal(entry.clone());
+                self.note_refusal(entry.clone(), Some(asker.shown.fingerprint));
                 let key = (asker.factory, asker.device.clone());
                 self.follow_refused(&key, Some(asker.shown.fingerprint), refusal);
                 Ok(Ruling::Noted)
@@ -391,8 +393,8 @@ impl<'a> Batch<'a> {
         shown: Option<Fingerprint>,
         refusal: &Refusal,
     ) {
-        let shown = shown.map(|shown| format!(" (certificate {shown})"));
-        self.note_refusal(Entry {
+        let certificate = shown.map(|shown| format!(" (certificate {shown})"));
+        let entry = Entry {
             at: self.now,
             factory: Some(factory),
             actor: actor.to_owned(),
@@ -400,12 +402,13 @@ impl<'a> Batch<'a> {
             subject: device.to_string(),
             outcome: if refusal.is_alarm() { Outcome::Alarm } else { Outcome::Refused },
             code: refusal.code().to_owned(),
-            detail: format!("{refusal}{}", shown.unwrap_or_default()),
-        });
+            detail: format!("{refusal}{}", certificate.unwrap_or_default()),
+        };
+        self.note_refusal(entry, shown);
     }
 
-    fn note_refusal(&mut self, entry: Entry) {
-        if self.repeats.admits(&entry) {
+    fn note_refusal(&mut self, entry: Entry, shown: Option<Fingerprint>) {
+        if self.repeats.admits(&entry, shown) {
             self.transaction.note(entry);
         }
     }
