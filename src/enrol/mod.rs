@@ -1,6 +1,7 @@
 //! The one issuance pipeline: `Requester + request -> Grant -> Signed -> Recorded`, and a record of
 //! every refusal on the way.
 
+mod put_off;
 mod registration;
 
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand::SystemRandom;
 use tracing::{error, info, warn};
+
+use put_off::PutOff;
 
 use crate::clock::UnixTime;
 use crate::keys::{self, ActiveSnapshot, Signed};
@@ -24,6 +27,7 @@ pub struct Enrolments {
     ledger: Ledger,
     active: Arc<ArcSwap<ActiveSnapshot>>,
     random: SystemRandom,
+    put_off: PutOff,
 }
 
 /// A refusal that is on record, unless it says that nothing can be recorded now. An enrolment is only
@@ -57,7 +61,7 @@ pub enum Enrolled {
 impl Enrolments {
     /// Issues from the Device CAs of whatever `active` holds at the time.
     pub fn new(ledger: Ledger, active: Arc<ArcSwap<ActiveSnapshot>>) -> Self {
-        Self { ledger, active, random: SystemRandom::new() }
+        Self { ledger, active, random: SystemRandom::new(), put_off: PutOff::default() }
     }
 
     /// The present snapshot with its keys.
@@ -106,6 +110,9 @@ impl Enrolments {
         now: UnixTime,
     ) -> Result<Enrolled, Refused> {
         let EnrolmentRequest { operation, csr, .. } = *request;
+        if let Err(refusal) = self.check_put_off(requester, now).await {
+            return Err(self.refuse(requester.peer, operation, refusal).await);
+        }
         let target = match self.target(requester.trust, csr).await {
             Ok(target) => target,
             Err(refusal) => return Err(self.refuse(requester.peer, operation, refusal).await),
@@ -130,7 +137,10 @@ impl Enrolments {
         };
         match self.record(signed, asker(requester)).await {
             Ok(recorded) => Ok(Enrolled::Issued(Box::new(recorded))),
-            Err(refusal) => Err(refused_by_ledger(refusal, requester.name.as_str(), operation)),
+            Err(refusal) => {
+                self.put_off.note(requester, &refusal, now);
+                Err(refused_by_ledger(refusal, requester.name.as_str(), operation))
+            }
         }
     }
 

@@ -3,8 +3,10 @@
 
 use super::Ledger;
 use super::database::Statement;
+use super::facts::known_credential;
 use super::work::Contact;
 use crate::clock::UnixTime;
+use crate::model::{KnownDevice, Refusal};
 
 /// How old, in seconds, the record of a device's last contact may grow before it is written anew.
 pub(super) const LAST_SEEN_RESOLUTION: i64 = 60;
@@ -26,5 +28,30 @@ impl Ledger {
         .bind(UnixTime::now().0 - LAST_SEEN_RESOLUTION)
         .bind(contact.certificate.fingerprint().as_bytes());
         self.database.rows(select).await.is_ok_and(|rows| !rows.is_empty())
+    }
+
+    /// Whether a device has to wait for another certificate, as the writer would say. What cannot be
+    /// read is the writer's to judge; so is a device that comes by another certificate than its current
+    /// one, or whom an operator lets in.
+    ///
+    /// # Errors
+    /// The refusal, which is not on record yet.
+    pub async fn check_pause(&self, contact: &Contact, now: UnixTime) -> Result<(), Refusal> {
+        let select = Statement::new(
+            "SELECT credential.id AS credential_id, credential.sha256, \
+             credential.public_key_sha256, credential.state, credential.recorded_at \
+             FROM device JOIN credential ON credential.device_id = device.id \
+             WHERE device.factory_id = $1 AND device.name = $2 AND device.allowed_once = 0 \
+             AND credential.state IN ('current', 'pending') ORDER BY credential.id",
+        );
+        let select = select.bind(contact.factory.0).bind(contact.device.as_str());
+        let Ok(rows) = self.database.rows(select).await else { return Ok(()) };
+        let credentials: Vec<_> =
+            rows.iter().filter_map(|row| known_credential(row).ok().flatten()).collect();
+        let device = KnownDevice { credentials, ..KnownDevice::default() };
+        if device.current() != Some(contact.certificate.fingerprint()) {
+            return Ok(());
+        }
+        device.may_have_another(now, Some(contact.certificate.validity().not_after))
     }
 }

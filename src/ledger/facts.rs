@@ -268,7 +268,7 @@ impl Facts {
     }
 }
 
-fn known_credential(row: &Row) -> Result<Option<KnownCredential>, LedgerError> {
+pub(super) fn known_credential(row: &Row) -> Result<Option<KnownCredential>, LedgerError> {
     let Some(id) = row.maybe_integer("credential_id")? else {
         return Ok(None);
     };
