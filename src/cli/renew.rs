@@ -241,13 +241,29 @@ impl Renewal {
 
     /// Opens a session with the next pair. From then on the server may refuse the present one.
     async fn prove(&self) -> anyhow::Result<()> {
-        let next = self.files.next()?;
-        match prove(&self.client(&next)?).await {
-            Err(why) if why.is_refusal() => {
-                self.files.set_next_aside()?;
-                Err(why).context("the server refuses the new certificate, which is put aside")
-            }
+        let next = self.client(&self.files.next()?)?;
+        match prove(&next).await {
+            Err(why) if why.is_refusal() => self.set_next_aside(why).await,
             other => other.context("the new certificate is issued and not in place yet"),
+        }
+    }
+
+    /// Puts the next pair aside if the server still accepts the present one. Otherwise the next one
+    /// may be the only pair that it accepts: a proof whose answer was lost counts, and what looks
+    /// like a refusal may come from somebody on the way, or from a server that is behind the others.
+    async fn set_next_aside(&self, refused: ClientError) -> anyhow::Result<()> {
+        let said = format!("the new certificate is refused: {refused}");
+        match say_failed(&self.client(&self.files.present()?)?, &said).await {
+            Ok(()) => {
+                self.files.set_next_aside()?;
+                Err(refused).context("the server refuses the new certificate, which is put aside")
+            }
+            Err(present) => Err(refused).with_context(|| {
+                format!(
+                    "the server refuses the new certificate, which stays beside the present one \
+                     because that is not accepted either ({present})"
+                )
+            }),
         }
     }
 
@@ -280,6 +296,10 @@ async fn ask(
 
 async fn prove(client: &EstClient) -> Result<(), ClientError> {
     client.connect().await?.say_enrolled().await
+}
+
+async fn say_failed(client: &EstClient, reason: &str) -> Result<(), ClientError> {
+    client.connect().await?.say_failed(reason).await
 }
 
 fn client_error(why: &anyhow::Error) -> Option<&ClientError> {

@@ -10,6 +10,7 @@ use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -173,8 +174,19 @@ impl Connection {
     /// # Errors
     /// When the server refuses the certificate of this session, or cannot answer now.
     pub async fn say_enrolled(&mut self) -> Result<(), ClientError> {
-        let body = r#"{"version":1,"status":true}"#.to_owned();
-        let body = Some(("application/json", body));
+        self.say(json!({ "version": 1, "status": true })).await
+    }
+
+    /// Says that an enrolment went wrong, and why, in a session with the certificate of before.
+    ///
+    /// # Errors
+    /// As of [`Self::say_enrolled`].
+    pub async fn say_failed(&mut self, reason: &str) -> Result<(), ClientError> {
+        self.say(json!({ "version": 1, "status": false, "reason": reason })).await
+    }
+
+    async fn say(&mut self, status: Value) -> Result<(), ClientError> {
+        let body = Some(("application/json", status.to_string()));
         match self.send_to(Method::POST, ENROLL_STATUS_PATH, body).await?.success() {
             Err(ClientError::Status { status: 404 | 405 | 415 | 501, .. }) | Ok(_) => Ok(()),
             Err(why) => Err(why),

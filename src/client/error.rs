@@ -89,7 +89,8 @@ impl ClientError {
     }
 
     /// Whether the server has looked at who asks and said no: by status, or by the alert that ends
-    /// the handshake. After anything else the same may succeed later.
+    /// the handshake, which anybody on the way can forge. After anything else the same may succeed
+    /// later.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 401 | 403),

@@ -1,6 +1,7 @@
 //! `estd client renew`: when it renews, and that no power cut leaves a device without a pair.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,7 +19,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::host::Done;
@@ -324,6 +325,24 @@ async fn a_pair_that_ends_the_handshake_is_put_aside() {
     server.stop().await;
 }
 
+/// It was proven, and the answer lost; then somebody on the way says no in the server's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_a_pair_that_may_be_the_only_one_left_is_not_put_aside() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let device = server.device("device-1");
+    let next = server.rotate(&device).await;
+    server.session(&next).await;
+    let mut field = Field::new(&server, &device);
+    field.put("c.next", "k.next", &next);
+    field.url = refused_once(server.server.est_address()).await;
+    field.renew(&[]).refused("stays beside the present one because that is not accepted either");
+    assert_eq!(certificate(&field.file("c.next")), next.certificate);
+    field.renew(&[]).success();
+    field.holds(&next);
+    field.is_tidy();
+    server.stop().await;
+}
+
 /// What the server has accepted is put in place without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_that_was_begun_ends_without_the_server() {
@@ -608,6 +627,25 @@ async fn canned(root: &Authority, gets: &[&str], post: &str) -> String {
                 let answer = if buffer.starts_with(b"GET") { gets.next().unwrap() } else { &post };
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
+        }
+    });
+    url
+}
+
+/// Somebody on the way to the server, who ends the first connection by an alert that nobody has
+/// authenticated, access_denied, and lets the others pass; gives their URL.
+async fn refused_once(server: SocketAddr) -> String {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{HOST}:{}", socket.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        let (mut refused, _) = socket.accept().await.unwrap();
+        let _hello = refused.read(&mut [0; 8192]).await.unwrap();
+        refused.write_all(&[21, 3, 3, 0, 2, 2, 49]).await.unwrap();
+        while let Ok((mut stream, _)) = socket.accept().await {
+            let mut onward = TcpStream::connect(server).await.unwrap();
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut stream, &mut onward).await },
+            );
         }
     });
     url
