@@ -226,6 +226,7 @@ impl Renewal {
     async fn finish(&self) -> anyhow::Result<Option<Certificate>> {
         if self.files.settle()? == Meaning::NextIsWhole {
             if !self.files.is_switching() {
+                self.files.prepare_switch()?;
                 self.prove().await?;
                 self.files.begin_switch()?;
             }
