@@ -18,12 +18,14 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use super::client::{first, private_key};
 use crate::client::{Identity, public_key};
 use crate::keys::SigningKey;
-use crate::pki::{CertificationRequest, Fingerprint};
+use crate::pki::{Certificate, CertificationRequest, Fingerprint};
 
 const SECRET: Access = Access { owner: None, group: None, mode: 0o600 };
 const PUBLIC: Access = Access { owner: None, group: None, mode: 0o644 };
@@ -44,7 +46,7 @@ struct Access {
     mode: u32,
 }
 
-/// SHA-256 of the public key that each file has to do with, for those that are there and can be read.
+/// SHA-256 of the public key that each file has to do with, for those that are there and hold one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Found {
     certificate: Option<Fingerprint>,
@@ -58,8 +60,10 @@ struct Found {
 pub(super) enum Meaning {
     /// One pair, and no other on its way.
     Settled,
-    /// One pair, and the next key, which has no certificate yet.
+    /// One pair, and the next key, which has no certificate yet, or not any more.
     KeyWaits,
+    /// One pair, and a next certificate without its key, which is of no use.
+    KeyLost,
     /// Two pairs.
     NextIsWhole,
     /// The key has been replaced, its certificate not yet.
@@ -76,7 +80,8 @@ impl Found {
             return if replaced { Meaning::KeyReplaced } else { Meaning::Mixed };
         }
         match next_key {
-            None => Meaning::Settled,
+            None if next_certificate.is_none() => Meaning::Settled,
+            None => Meaning::KeyLost,
             Some(_) if next_key == next_certificate => Meaning::NextIsWhole,
             Some(_) => Meaning::KeyWaits,
         }
@@ -117,7 +122,7 @@ impl PairFiles {
 
     /// What the files mean. A certificate that was half in place is put there: see [`Self::switch`].
     pub(super) fn settle(&self) -> anyhow::Result<Meaning> {
-        match self.meaning() {
+        match self.meaning()? {
             Meaning::KeyReplaced => {
                 self.switch_certificate()?;
                 Ok(Meaning::Settled)
@@ -135,20 +140,15 @@ impl PairFiles {
         }
     }
 
-    fn meaning(&self) -> Meaning {
-        let of_certificate =
-            |path: &Path| first(path).ok().map(|one| one.public_key().fingerprint());
-        let of_key = |path: &Path| {
-            let key = private_key(path).ok()?;
-            public_key(key.secret_der()).ok().map(|key| key.fingerprint())
-        };
+    fn meaning(&self) -> anyhow::Result<Meaning> {
         let found = Found {
-            certificate: of_certificate(&self.certificate),
-            key: of_key(&self.key),
-            next_certificate: of_certificate(&self.next_certificate()),
-            next_key: of_key(&self.next_key()),
+            certificate: of_certificate(&self.certificate).unwrap_or(None),
+            key: of_key(&self.key).unwrap_or(None),
+            // One that cannot be read now is not gone: it may be all that the server still accepts.
+            next_certificate: of_certificate(&self.next_certificate())?,
+            next_key: of_key(&self.next_key())?,
         };
-        found.meaning()
+        Ok(found.meaning())
     }
 
     /// The pair in use.
@@ -173,8 +173,8 @@ impl PairFiles {
     }
 
     pub(super) fn keep_next_certificate(&self, pem: &str) -> anyhow::Result<()> {
-        // Left by somebody who has removed the next pair of before.
-        remove(&self.proving())?;
+        // Another certificate than this may have been tried before, and lost.
+        self.forget_proof()?;
         write(&self.next_certificate(), pem.as_bytes(), &PUBLIC)
     }
 
@@ -187,10 +187,15 @@ impl PairFiles {
         write(&self.request(), pem.as_bytes(), &PUBLIC)
     }
 
-    /// Forgets a key that no certificate will be issued for.
-    pub(super) fn drop_next_key(&self) -> anyhow::Result<()> {
+    /// Forgets a key that no certificate will be issued for; or puts it aside, if it had one that was
+    /// tried and was lost: the server may accept no other key.
+    pub(super) fn give_next_key_up(&self) -> anyhow::Result<()> {
         remove(&self.request())?;
-        remove(&self.next_key())
+        if !self.proving().exists() && !self.is_switching() {
+            return remove(&self.next_key());
+        }
+        rename(&self.next_key(), &beside(&self.key, "refused"))?;
+        self.forget_proof()
     }
 
     /// Puts the next pair aside, which the server refuses.
@@ -198,8 +203,13 @@ impl PairFiles {
         // The key first: a certificate that is left alone means nothing, a key would be asked for.
         rename(&self.next_key(), &beside(&self.key, "refused"))?;
         rename(&self.next_certificate(), &beside(&self.certificate, "refused"))?;
-        remove(&self.proving())?;
+        self.forget_proof()?;
         remove(&self.request())
+    }
+
+    fn forget_proof(&self) -> anyhow::Result<()> {
+        remove(&self.proving())?;
+        remove(&self.switching())
     }
 
     /// Whether the server has accepted the next pair.
@@ -290,6 +300,28 @@ impl Access {
     }
 }
 
+fn of_certificate(path: &Path) -> anyhow::Result<Option<Fingerprint>> {
+    let of =
+        |pem: &[u8]| Some(Certificate::from_pem(pem).ok()?.first()?.public_key().fingerprint());
+    Ok(contents(path)?.and_then(|pem| of(&pem)))
+}
+
+fn of_key(path: &Path) -> anyhow::Result<Option<Fingerprint>> {
+    let of = |pem: &[u8]| {
+        let key = PrivateKeyDer::from_pem_slice(pem).ok()?;
+        public_key(key.secret_der()).ok().map(|key| key.fingerprint())
+    };
+    Ok(contents(path)?.and_then(|pem| of(&pem)))
+}
+
+/// What is in a file, if it is there.
+fn contents(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+    match fs::read(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(Zeroizing::new(read.with_context(|| path.display().to_string())?))),
+    }
+}
+
 fn identity(certificate: &Path, key: &Path) -> anyhow::Result<Identity> {
     let certificate = first(certificate)?;
     let key = private_key(key)?;
@@ -366,8 +398,8 @@ mod tests {
             ("abb-", Meaning::KeyReplaced),
             ("bb--", Meaning::Settled),
             // Not left by any step, but by people.
-            ("aab-", Meaning::Settled),
-            ("aaa-", Meaning::Settled),
+            ("aab-", Meaning::KeyLost),
+            ("aaa-", Meaning::KeyLost),
             ("aabc", Meaning::KeyWaits),
             ("abbb", Meaning::KeyReplaced),
             ("ab--", Meaning::Mixed),

@@ -194,9 +194,9 @@ impl Renewal {
                 self.files.keep_waiting_request(&pem)?;
                 return Err(why.into());
             }
-            // A definite no to this request: nothing was issued for the key, nor will be.
+            // A definite no to this request: nothing will be issued for the key.
             Err(why @ ClientError::Status { status: 400 | 403, .. }) => {
-                self.files.drop_next_key()?;
+                self.files.give_next_key_up()?;
                 return Err(why.into());
             }
             other => other?,
@@ -224,13 +224,18 @@ impl Renewal {
     /// Puts the next pair in place, if it is whole, and tells whoever uses it. Gives the certificate
     /// if one was put in place, now or before this was stopped.
     async fn finish(&self) -> anyhow::Result<Option<Certificate>> {
-        if self.files.settle()? == Meaning::NextIsWhole {
-            if !self.files.is_switching() {
-                self.files.prepare_switch()?;
-                self.prove().await?;
-                self.files.begin_switch()?;
+        match self.files.settle()? {
+            Meaning::NextIsWhole => {
+                if !self.files.is_switching() {
+                    self.files.prepare_switch()?;
+                    self.prove().await?;
+                    self.files.begin_switch()?;
+                }
+                self.files.switch()?;
             }
-            self.files.switch()?;
+            Meaning::Settled => {}
+            // Whatever was begun, a part of the next pair is gone: nothing was put in place.
+            _ => return Ok(None),
         }
         if !self.files.is_switching() {
             return Ok(None);

@@ -347,6 +347,54 @@ async fn i3_a_pair_that_may_be_the_only_one_left_is_not_put_aside() {
     server.stop().await;
 }
 
+/// It may be the only key that the server accepts, and its certificate may come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_a_next_pair_that_cannot_be_read_now_is_not_lost() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let device = due(&server);
+    for unreadable in ["c.next", "k.next"] {
+        reset(&server).await;
+        let field = Field::new(&server, &device);
+        let next = server.rotate(&device).await;
+        server.session(&next).await;
+        field.put("c.next", "k.next", &next);
+        field.write("c.switching", "");
+        let (there, away) = (field.file(unreadable), field.file("away"));
+        std::fs::rename(&there, &away).unwrap();
+        std::fs::create_dir(&there).unwrap();
+        field.renew(&[]).refused(&format!("{unreadable}: Is a directory"));
+        field.holds(&device);
+        std::fs::remove_dir(&there).unwrap();
+        std::fs::rename(&away, &there).unwrap();
+        field.renew(&[]).success();
+        field.holds(&next);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_a_key_that_the_server_may_have_accepted_is_kept_and_nothing_is_said_to_be_renewed() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    for marker in ["c.proving", "c.switching"] {
+        reset(&server).await;
+        let device = due(&server);
+        let field = Field::new(&server, &device);
+        let next = server.rotate(&device).await;
+        server.session(&next).await;
+        field.put("lost", "k.next", &next);
+        field.write(marker, "");
+        field.renew(&[]).refused("the server answered 403");
+        field.holds(&device);
+        assert_eq!(key(&field.file("k.refused")).public_key(), next.key.public_key());
+        // It comes back with its certificate: a person has found that.
+        std::fs::rename(field.file("k.refused"), field.file("k.next")).unwrap();
+        std::fs::rename(field.file("lost"), field.file("c.next")).unwrap();
+        field.renew(&[]).success();
+        field.holds(&next);
+    }
+    server.stop().await;
+}
+
 /// A full disk, or a file that nobody can replace, is found out while the old pair is still good.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i3_whatever_of_the_switch_can_fail_is_done_before_the_server_knows() {
