@@ -56,10 +56,14 @@ impl Window {
         Self { start, end: start.plus(life / 20) }
     }
 
-    /// The part of it within a validity; `None` if the certificate would have ended before.
+    /// The part of it in which a certificate is still renewed with time to spare: a tenth of its
+    /// lifetime is left for what may go wrong, so that a window later than that is at its beginning.
+    /// `None` if the certificate would have ended before the window.
     pub fn within(self, validity: Validity) -> Option<Self> {
-        let end = self.end.min(validity.not_after);
-        (self.start <= end).then_some(Self { start: self.start, end })
+        let life = validity.not_after.0.saturating_sub(validity.not_before.0).max(0);
+        let latest = validity.not_after.plus(-(life / 10));
+        let (start, end) = (self.start.min(latest), self.end.min(latest));
+        (self.start <= validity.not_after).then_some(Self { start, end })
     }
 
     /// The moment in it to renew at.
@@ -126,10 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn windows_end_with_the_certificate() {
+    fn windows_leave_a_tenth_of_the_lifetime_for_what_may_go_wrong() {
         let validity = Validity { not_before: NOW, not_after: NOW.plus(100) };
         assert_eq!(window(50, 60).within(validity), Some(window(50, 60)));
-        assert_eq!(window(-9, 900).within(validity), Some(window(-9, 100)));
+        assert_eq!(window(-9, 900).within(validity), Some(window(-9, 90)));
+        assert_eq!(window(99, 900).within(validity), Some(window(90, 90)));
         assert_eq!(window(101, 900).within(validity), None);
     }
 
