@@ -17,7 +17,7 @@ use super::client::{ServerArgs, request, told};
 use super::pair::{Meaning, PairFiles};
 use super::{Global, output};
 use crate::client::{
-    ClientError, Draw, EstClient, Identity, RenewalInfo, Window, back_off, poll_again,
+    ClientError, Draw, EstClient, Identity, RenewalInfo, Window, back_off, in_time, poll_again,
 };
 use crate::clock::UnixTime;
 use crate::keys::SigningKey;
@@ -119,9 +119,10 @@ impl Renewal {
             };
             let seconds = match &looked {
                 Ok(Look::TooEarly(outlook)) => outlook.pause(hasty, chance),
-                Ok(Look::Renewed(_)) => back_off(hasty, None, chance),
+                Ok(Look::Renewed(_)) => self.in_time(back_off(hasty, None, chance)),
                 Err(why) => {
-                    back_off(hasty, client_error(why).and_then(ClientError::retry_after), chance)
+                    let retry_after = client_error(why).and_then(ClientError::retry_after);
+                    self.in_time(back_off(hasty, retry_after, chance))
                 }
             };
             match looked {
@@ -138,6 +139,13 @@ impl Renewal {
             }
             sleep(Duration::from_secs(seconds)).await;
         }
+    }
+
+    /// The pause, in seconds, shortened by what is left of the certificate in place.
+    fn in_time(&self, pause: u64) -> u64 {
+        let not_after = |present: Identity| present.certificate.validity().not_after;
+        let end = self.files.present().map(not_after);
+        end.map_or(pause, |end| in_time(pause, UnixTime::now(), end))
     }
 
     /// Ends what was begun; else asks the server, and renews if it is time.

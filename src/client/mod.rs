@@ -13,6 +13,6 @@ pub use connection::{Connection, EstClient, Identity};
 pub use error::ClientError;
 pub use http::{Answer, HttpConnection, exchange, open_plain};
 pub use posting::Poster;
-pub use renewal::{Draw, Window, back_off, poll_again};
+pub use renewal::{Draw, Window, back_off, in_time, poll_again};
 pub use renewal_info::RenewalInfo;
 pub use trust::public_key;

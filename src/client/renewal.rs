@@ -92,6 +92,15 @@ pub fn back_off(failures: u32, retry_after: Option<u64>, draw: Draw) -> u64 {
     pause + draw.of(pause / 2 + 1)
 }
 
+/// The pause after a failure, shortened so that several attempts come before the certificate ends: to
+/// a quarter of what is left of it, but not below 30 seconds.
+pub fn in_time(pause: u64, now: UnixTime, not_after: UnixTime) -> u64 {
+    match u64::try_from(not_after.0.saturating_sub(now.0)) {
+        Ok(left @ 1..) => pause.min((left / 4).max(FIRST_PAUSE)),
+        _ => pause,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,5 +183,22 @@ mod tests {
                 assert!((least..=least * 3 / 2).contains(&pause), "{failures} {told:?}: {pause}");
             }
         }
+    }
+
+    #[test]
+    fn failures_are_retried_several_times_before_the_certificate_ends() {
+        let pause = 6 * HOUR;
+        for (left, shortened) in [
+            (30 * 24 * 3600, pause),
+            (4 * 3600, HOUR),
+            (120, 30),
+            (1, 30),
+            (0, pause),
+            (-5, pause),
+            (i64::MAX, pause),
+        ] {
+            assert_eq!(in_time(pause, NOW, NOW.plus(left)), shortened, "{left}");
+        }
+        assert_eq!(in_time(30, NOW, NOW.plus(7 * 24 * 3600)), 30);
     }
 }
