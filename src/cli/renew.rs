@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use aws_lc_rs::rand::SystemRandom;
@@ -22,6 +22,9 @@ use crate::client::{
 use crate::clock::UnixTime;
 use crate::keys::SigningKey;
 use crate::pki::{self, Certificate};
+
+/// How long to sleep at most before the wall clock is looked at again.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
 #[derive(clap::Args)]
 pub(super) struct Renew {
@@ -137,7 +140,7 @@ impl Renewal {
                     eprintln!("estd: {}; tries again in {seconds} s", super::explain(&why));
                 }
             }
-            sleep(Duration::from_secs(seconds)).await;
+            sleep_by_wall_clock(seconds).await;
         }
     }
 
@@ -298,6 +301,16 @@ impl Renewal {
 
     fn client(&self, identity: &Identity) -> anyhow::Result<EstClient> {
         self.args.server.client(Some(identity))
+    }
+}
+
+/// Sleeps so many seconds by the wall clock, which goes on while the device is suspended. If that is
+/// set back, the other one ends the sleep.
+async fn sleep_by_wall_clock(seconds: u64) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let wall_end = UnixTime::now().plus(i64::try_from(seconds).unwrap_or(i64::MAX));
+    while Instant::now() < end && UnixTime::now() < wall_end {
+        sleep(end.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)).await;
     }
 }
 
