@@ -140,7 +140,7 @@ fn failed(why: &anyhow::Error) -> ExitCode {
         // The reader, `head` for instance, has read enough.
         return ExitCode::SUCCESS;
     }
-    eprintln!("estd: {}", explain(why));
+    output::complain(&explain(why));
     ExitCode::FAILURE
 }
 

@@ -18,6 +18,16 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout(), "{text}")?)
 }
 
+/// Prints a line for whoever reads along: what runs for ever does so without them, or on a full disk.
+pub(super) fn report(text: &str) {
+    let _unread = writeln!(io::stdout(), "{text}");
+}
+
+/// The same for what went wrong, on standard error.
+pub(super) fn complain(text: &str) {
+    let _unread = writeln!(io::stderr(), "estd: {text}");
+}
+
 /// Prints rows below a head, in columns.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> anyhow::Result<()> {
     let width = |column: usize| {

@@ -134,10 +134,11 @@ impl Renewal {
                         draw = chance;
                     }
                     let line = || look.to_json().to_string();
-                    output::line(&if global.json { line() } else { look.to_text() })?;
+                    output::report(&if global.json { line() } else { look.to_text() });
                 }
                 Err(why) => {
-                    eprintln!("estd: {}; tries again in {seconds} s", super::explain(&why));
+                    let why = super::explain(&why);
+                    output::complain(&format!("{why}; tries again in {seconds} s"));
                 }
             }
             sleep_by_wall_clock(seconds).await;
@@ -296,7 +297,7 @@ impl Renewal {
             Ok(Err(why)) => why.to_string(),
             Err(why) => why.to_string(),
         };
-        eprintln!("estd: --on-renewed {command:?}: {failed}");
+        output::complain(&format!("--on-renewed {command:?}: {failed}"));
     }
 
     fn client(&self, identity: &Identity) -> anyhow::Result<EstClient> {

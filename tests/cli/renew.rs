@@ -627,6 +627,22 @@ async fn watch_waits_as_long_as_the_server_says() {
     }
 }
 
+/// Nobody reads along any more, or the disk is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watch_goes_on_where_nothing_can_be_printed() {
+    let root = authority();
+    let url = canned(&root, &["404 Not Found"], "503 Service Unavailable").await;
+    for device in [valid_for(&root, -DAY, 300 * DAY), valid_for(&root, -80 * DAY, 20 * DAY)] {
+        let field = Field::at(&url, &root, &device);
+        let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = field.command(&["--watch"]);
+        let mut agent = Agent(command.stdout(full()).stderr(full()).spawn().unwrap());
+        eventually("the first look", async || field.file("k.lock").exists().then_some(())).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(agent.0.try_wait().unwrap().is_none(), "it has ended");
+    }
+}
+
 /// An agent that runs; its standard error is in the field's `log`.
 struct Agent(Child);
 
