@@ -9,6 +9,7 @@ mod device;
 mod device_ca;
 mod factory;
 mod keys;
+mod on_renewed;
 mod output;
 mod pair;
 mod renew;

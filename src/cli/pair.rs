@@ -34,6 +34,7 @@ const SECRET_MASK: u32 = 0o660;
 const PUBLIC_MASK: u32 = 0o664;
 
 /// The files of one pair.
+#[derive(Clone)]
 pub(super) struct PairFiles {
     certificate: PathBuf,
     key: PathBuf,

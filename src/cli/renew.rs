@@ -3,10 +3,9 @@
 //! Whatever it had begun when it was stopped, it ends at its next start: [`super::pair`] says how.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use aws_lc_rs::rand::SystemRandom;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,7 +14,7 @@ use tokio::time::sleep;
 
 use super::client::{ServerArgs, request, told};
 use super::pair::{Meaning, PairFiles};
-use super::{Global, output};
+use super::{Global, on_renewed, output};
 use crate::client::{
     ClientError, Draw, EstClient, Identity, RenewalInfo, Window, back_off, in_time, poll_again,
 };
@@ -152,19 +151,25 @@ impl Renewal {
         end.map_or(pause, |end| in_time(pause, UnixTime::now(), end))
     }
 
-    /// Ends what was begun; else asks the server, and renews if it is time.
+    /// Ends what was begun; else asks the server, and renews if it is time. A command that fails is
+    /// run again at each look, and keeps no certificate from being renewed.
     async fn look(&self, draw: Draw) -> anyhow::Result<Look> {
         let _alone = self.files.lock()?;
-        if let Some(renewed) = self.finish().await? {
-            return Ok(Look::Renewed(Box::new(renewed)));
-        }
+        let untold = match self.finish().await? {
+            None => Ok(()),
+            Some(renewed) => match self.tell().await {
+                Ok(()) => return Ok(Look::Renewed(Box::new(renewed))),
+                failed => failed,
+            },
+        };
         let present = self.files.present()?;
         let outlook = self.outlook(&present, draw).await?;
         if UnixTime::now() < outlook.moment {
-            return Ok(Look::TooEarly(Box::new(outlook)));
+            return untold.map(|()| Look::TooEarly(Box::new(outlook)));
         }
         self.obtain(&present).await?;
         let renewed = self.finish().await?.context("the new pair is gone from its place")?;
+        self.tell().await?;
         Ok(Look::Renewed(Box::new(renewed)))
     }
 
@@ -233,8 +238,8 @@ impl Renewal {
         }
     }
 
-    /// Puts the next pair in place, if it is whole, and tells whoever uses it. Gives the certificate
-    /// if one was put in place, now or before this was stopped.
+    /// Puts the next pair in place, if it is whole. Gives the certificate if one was put in place, now
+    /// or earlier, of which nobody has been told yet.
     async fn finish(&self) -> anyhow::Result<Option<Certificate>> {
         match self.files.settle()? {
             Meaning::NextIsWhole => {
@@ -252,8 +257,6 @@ impl Renewal {
         if !self.files.is_switching() {
             return Ok(None);
         }
-        self.tell().await;
-        self.files.end_switch()?;
         Ok(Some(self.files.present()?.certificate))
     }
 
@@ -285,19 +288,16 @@ impl Renewal {
         }
     }
 
-    /// Runs the command of `--on-renewed`. The new pair is in place whatever becomes of it.
-    async fn tell(&self) {
-        let Some(command) = &self.args.on_renewed else { return };
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(std::io::stderr());
-        shell.env("ESTD_CERT", self.files.certificate()).env("ESTD_KEY", self.files.key());
-        let failed = match spawn_blocking(move || shell.status()).await {
-            Ok(Ok(status)) if status.success() => return,
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(why)) => why.to_string(),
-            Err(why) => why.to_string(),
-        };
-        output::complain(&format!("--on-renewed {command:?}: {failed}"));
+    /// Tells whoever uses the pair, and ends the switch when that has succeeded.
+    async fn tell(&self) -> anyhow::Result<()> {
+        if let Some(command) = self.args.on_renewed.clone() {
+            let (files, run) = (self.files.clone(), command.clone());
+            let ended = spawn_blocking(move || on_renewed::run(&run, &files)).await?;
+            ended.map_err(|why| {
+                anyhow!("the new pair is in place, but --on-renewed {command:?} failed: {why}")
+            })?;
+        }
+        self.files.end_switch()
     }
 
     fn client(&self, identity: &Identity) -> anyhow::Result<EstClient> {

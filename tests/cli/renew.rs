@@ -501,15 +501,35 @@ async fn h_13_a_label_in_the_url_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_that_fails_is_told_and_undoes_nothing() {
+async fn a_command_that_fails_is_told_undoes_nothing_and_is_run_again() {
     let server = TestServer::start(Backend::Sqlite).await;
     let device = due(&server);
     let field = Field::new(&server, &device);
-    let done = field.renew(&["--on-renewed", "exit 3"]);
-    assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(done.stderr.contains("--on-renewed \"exit 3\": exit status: 3"), "{done:?}");
-    assert_ne!(field.pair(), device.certificate);
+    for _ in 0..2 {
+        field
+            .renew(&["--on-renewed", "exit 3"])
+            .refused("is in place, but --on-renewed \"exit 3\" failed: exit status: 3");
+        assert_ne!(field.pair(), device.certificate);
+        assert!(field.file("c.switching").exists());
+    }
+    let renewed = field.pair();
+    assert!(field.renew(&["--on-renewed", "true"]).success().starts_with("renewed: "));
+    assert_eq!(field.pair(), renewed);
     field.is_tidy();
+    server.stop().await;
+}
+
+/// It was so for the whole life of a certificate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_always_fails_keeps_no_certificate_from_being_renewed() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let device = due(&server);
+    server.session(&device).await;
+    let field = Field::new(&server, &device);
+    field.write("c.switching", "");
+    field.renew(&["--on-renewed", "exit 3"]).refused("failed: exit status: 3");
+    assert_ne!(field.pair(), device.certificate);
+    assert_eq!(server.states("device-1").await, ["superseded", "current"]);
     server.stop().await;
 }
 
