@@ -9,11 +9,10 @@ use hyper::header::{HeaderMap, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::ClientError;
+use super::{ClientError, Endpoint};
 use crate::clock::UnixTime;
 
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -73,15 +72,12 @@ where
     Ok(HttpConnection { requests, driver: Some(tokio::spawn(connection)) })
 }
 
-/// Speaks HTTP, without TLS, to `host` (a name or address with its port).
+/// Speaks HTTP, without TLS, to a server.
 ///
 /// # Errors
-/// When the server cannot be reached.
-pub async fn open_plain(host: &str) -> Result<HttpConnection, ClientError> {
-    let stream = TcpStream::connect(host)
-        .await
-        .map_err(|source| ClientError::Connection { host: host.to_owned(), source })?;
-    open(stream).await
+/// When it cannot be reached.
+pub async fn open_plain(endpoint: &Endpoint) -> Result<HttpConnection, ClientError> {
+    open(endpoint.connect().await?).await
 }
 
 /// Sends a request and reads the whole answer.

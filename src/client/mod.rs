@@ -2,6 +2,7 @@
 //! whoever wants to be told. It knows nothing of the server.
 
 mod connection;
+mod endpoint;
 mod error;
 mod http;
 mod posting;
@@ -10,6 +11,7 @@ mod renewal_info;
 mod trust;
 
 pub use connection::{Connection, EstClient, Identity};
+pub use endpoint::Endpoint;
 pub use error::ClientError;
 pub use http::{Answer, HttpConnection, exchange, open_plain};
 pub use posting::Poster;

@@ -415,6 +415,8 @@ async fn a_webhook_that_cannot_be_is_refused_with_every_reason() {
     let reason = "such a webhook cannot be\n  \"a b\" is not a webhook name: 1 to 64 letters, \
          digits, '.', '_' and '-'\n  \"example.com/\" is not a URL of a webhook: http://";
     refused.refused(reason);
+    let beyond = field.estd(&["webhook", "add", "x", "http://localhost:99999/"]);
+    beyond.refused("its port is not a number from 0 to 65535");
     let unknown = field.estd(&["webhook", "add", "x", "http://localhost/", "--event", "alarms"]);
     assert_eq!(unknown.code, Some(2), "{unknown:?}");
     let admin = field.host.read("data/admin-token");
