@@ -101,7 +101,7 @@ impl EstClient {
         let failed = |source| ClientError::Connection { host: self.endpoint.to_string(), source };
         let stream = match self.connect_to {
             Some(address) => TcpStream::connect(address).await.map_err(failed)?,
-            None => self.endpoint.connect().await?,
+            None => self.endpoint.connect(CONNECT_TIMEOUT).await?,
         };
         stream.set_nodelay(true).map_err(failed)?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));

@@ -1,10 +1,13 @@
 //! Where a server is: a host, which may have several addresses, and a port.
 
-use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+use std::{fmt, io};
 
 use hyper::Uri;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
 
 use super::ClientError;
 
@@ -51,11 +54,33 @@ impl Endpoint {
         })
     }
 
-    /// Opens a TCP connection.
-    pub(super) async fn connect(&self) -> Result<TcpStream, ClientError> {
-        let connected = TcpStream::connect((self.host.as_str(), self.port)).await;
-        connected.map_err(|source| ClientError::Connection { host: self.to_string(), source })
+    /// Opens a TCP connection, at the first of its addresses that answers.
+    pub(super) async fn connect(&self, within: Duration) -> Result<TcpStream, ClientError> {
+        let connected = async {
+            let addresses: Vec<_> = lookup_host((self.host.as_str(), self.port)).await?.collect();
+            first_that_answers(&addresses, within).await
+        };
+        let failed = |source| ClientError::Connection { host: self.to_string(), source };
+        connected.await.map_err(failed)
     }
+}
+
+/// Each address gets an equal share of the time, so that one that loses every packet takes none from
+/// the others, and one share is left for what comes after.
+async fn first_that_answers(addresses: &[SocketAddr], within: Duration) -> io::Result<TcpStream> {
+    let shares = u32::try_from(addresses.len()).unwrap_or(u32::MAX).saturating_add(1);
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    for address in addresses {
+        match timeout(within / shares, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(why)) => failed = why,
+            Err(_elapsed) => {
+                let silent = format!("{address} does not answer");
+                failed = io::Error::new(io::ErrorKind::TimedOut, silent);
+            }
+        }
+    }
+    Err(failed)
 }
 
 impl fmt::Display for Endpoint {
@@ -69,7 +94,36 @@ impl fmt::Display for Endpoint {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpSocket;
+
     use super::*;
+
+    /// A name with an address of IPv6, say, in a network that loses its packets.
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_keeps_nobody_from_the_next() {
+        let listen = |backlog| {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            socket.listen(backlog).unwrap()
+        };
+        let (full, good) = (listen(0), listen(1));
+        let [silent, good_address] = [&full, &good].map(|one| one.local_addr().unwrap());
+        let within = Duration::from_millis(600);
+        let mut waiting = Vec::new();
+        let why = loop {
+            match first_that_answers(&[silent], within).await {
+                Ok(stream) => waiting.push(stream),
+                Err(why) => break why,
+            }
+        };
+        assert_eq!(why.to_string(), format!("{silent} does not answer"));
+        let stream = first_that_answers(&[silent, good_address], within).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), good_address);
+        assert_eq!(
+            first_that_answers(&[], within).await.unwrap_err().to_string(),
+            "it has no address"
+        );
+    }
 
     #[test]
     fn endpoints_are_read_from_urls() {

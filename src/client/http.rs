@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::{ClientError, Endpoint};
 use crate::clock::UnixTime;
 
+const CONNECT_TIMEOUT: Duration = Duration::from_mins(1);
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -77,7 +78,7 @@ where
 /// # Errors
 /// When it cannot be reached.
 pub async fn open_plain(endpoint: &Endpoint) -> Result<HttpConnection, ClientError> {
-    open(endpoint.connect().await?).await
+    open(endpoint.connect(CONNECT_TIMEOUT).await?).await
 }
 
 /// Sends a request and reads the whole answer.

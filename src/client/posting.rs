@@ -92,7 +92,7 @@ impl Poster {
     }
 
     async fn open(&self) -> Result<HttpConnection, ClientError> {
-        let stream = self.endpoint.connect().await?;
+        let stream = self.endpoint.connect(TIMEOUT).await?;
         let Some(tls) = &self.tls else { return http::open(stream).await };
         let name = self.endpoint.server_name()?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
