@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::http::{self, Answer, HttpConnection};
 use super::trust::tls_config;
 use super::{ClientError, Endpoint, exchange};
-use crate::pki::{Certificate, from_est_text, read_certs_only, to_est_text};
+use crate::pki::{Certificate, CertificationRequest, from_est_text, read_certs_only, to_est_text};
 
 const DEFAULT_PATH: &str = "/.well-known/est";
 const ENROLL_STATUS_PATH: &str = "/.well-known/brski/enrollstatus";
@@ -156,7 +156,12 @@ impl Connection {
             return Err(ClientError::Waiting { retry_after: answer.retry_after() });
         }
         let certificates = read_certs_only(&from_est_text(&answer.body)?)?;
-        certificates.into_iter().next().ok_or(ClientError::NoCertificate)
+        // A server may add its CA certificates, in any order.
+        let key = CertificationRequest::from_der(request)?;
+        let mut certificates = certificates.into_iter();
+        certificates
+            .find(|one| one.public_key() == key.public_key())
+            .ok_or(ClientError::NoCertificate)
     }
 
     /// Says that an enrolment went well (RFC 8995 §5.9.4): a session that the server has accepted.

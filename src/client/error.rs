@@ -74,8 +74,8 @@ pub enum ClientError {
     /// The server answered something else than when to renew.
     #[error("the answer is no renewal-info: {0}")]
     NotRenewalInfo(String),
-    /// The server sent no certificate.
-    #[error("there is no certificate in the answer")]
+    /// The server sent no certificate, or certificates for other keys.
+    #[error("there is no certificate for the key of the request in the answer")]
     NoCertificate,
 }
 

@@ -14,7 +14,9 @@ use estd::clock::UnixTime;
 use estd::factory::Authority;
 use estd::keys::SigningKey;
 use estd::model::{FactoryName, HostName, RenewalWindow};
-use estd::pki::{Certificate, Extension, Serial, Template, Validity, to_pem};
+use estd::pki::{
+    Certificate, Extension, Serial, Template, Validity, certs_only, to_est_text, to_pem,
+};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -661,6 +663,20 @@ async fn watch_goes_on_where_nothing_can_be_printed() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert!(agent.0.try_wait().unwrap().is_none(), "it has ended");
     }
+}
+
+/// They come as a set, whose order means nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_certificate_is_found_among_those_of_the_cas() {
+    let root = authority();
+    let next = valid_for(&root, 0, 90 * DAY);
+    let all = [root.certificate().der(), next.certificate.der()];
+    let answer = format!("200 OK\r\n\r\n{}", to_est_text(&certs_only(&all).unwrap()));
+    let url = canned(&root, &["404 Not Found"], &answer).await;
+    let field = Field::at(&url, &root, &valid_for(&root, -80 * DAY, 20 * DAY));
+    field.write("k.next", &next.key.to_pem().unwrap());
+    field.renew(&[]).success();
+    field.holds(&next);
 }
 
 /// An agent that runs; its standard error is in the field's `log`.
