@@ -74,6 +74,7 @@ pub struct Ledger {
     writer: Writer,
     strangers: Arc<Tally>,
     repeats: Arc<Tally>,
+    sayings: Arc<Tally>,
 }
 
 /// The ledger could not be read or written.
@@ -129,7 +130,8 @@ impl Ledger {
         transaction::found(&database).await?;
         let (strangers, repeats) = (Arc::new(Tally::of_strangers()), Arc::new(Tally::of_devices()));
         let writer = Writer::start(Arc::clone(&database), Arc::clone(&repeats));
-        let ledger = Self { database, writer, strangers, repeats };
+        let sayings = Arc::new(Tally::of_sayings());
+        let ledger = Self { database, writer, strangers, repeats, sayings };
         ledger.fill_in_inventory().await?;
         Ok(ledger)
     }

@@ -1,6 +1,6 @@
-//! Refusals that come again and again must not fill the audit log: the first are rows of their own;
-//! what comes beyond is counted, and one row says how much that was. So it is with strangers, who have
-//! proved nothing, and with a device that fails at the same for ever.
+//! What comes again and again must not fill the audit log: the first are rows of their own; what comes
+//! beyond is counted, and one row says how much that was. So it is with strangers, who have proved
+//! nothing, with a device that fails at the same for ever, and with what a device says of itself.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::clock::UnixTime;
 use crate::model::audit::{Entry, Outcome};
 use crate::model::{FactoryId, Refusal};
 
-/// Refusals within a window of time, each a row or counted.
+/// Entries within a window of time, each a row or counted.
 pub(super) struct Tally {
     bounds: Bounds,
     counts: Mutex<Counts>,
@@ -19,7 +19,7 @@ pub(super) struct Tally {
 struct Bounds {
     /// In seconds, and in words.
     window: (i64, &'static str),
-    /// What is told apart: refusals that are alike share their rows.
+    /// What is told apart: entries that are alike share their rows.
     alike: fn(&Entry) -> Kind,
     /// How many of the same become rows of their own within a window.
     rows_of_one: u32,
@@ -45,7 +45,7 @@ struct Kind {
     actor: String,
     action: String,
     subject: String,
-    alarm: bool,
+    outcome: Option<Outcome>,
     code: String,
     detail: String,
 }
@@ -64,12 +64,23 @@ impl Ledger {
         if self.strangers.admits(&entry) { self.note(entry).await } else { Ok(()) }
     }
 
+    /// Records what a device says of itself, or that it is not listened to, or counts it where there
+    /// was a lot of that just now.
+    ///
+    /// # Errors
+    /// When the ledger cannot record anything.
+    pub async fn note_said(&self, entry: Entry) -> Result<(), Refusal> {
+        self.note_all(self.sayings.over(entry.at)).await?;
+        if self.sayings.admits(&entry) { self.note(entry).await } else { Ok(()) }
+    }
+
     /// Records what was counted in times that are over.
     ///
     /// # Errors
     /// When the ledger cannot record anything; the count is lost then, as its refusals would be.
     pub async fn settle(&self, now: UnixTime) -> Result<(), Refusal> {
         self.note_all(self.strangers.over(now)).await?;
+        self.note_all(self.sayings.over(now)).await?;
         self.note_all(self.repeats.over(now)).await
     }
 
@@ -77,6 +88,7 @@ impl Ledger {
     pub(super) async fn settle_all(&self) -> Result<(), Refusal> {
         let now = UnixTime::now();
         self.note_all(self.strangers.rest(now)).await?;
+        self.note_all(self.sayings.rest(now)).await?;
         self.note_all(self.repeats.rest(now)).await
     }
 
@@ -111,6 +123,18 @@ impl Tally {
             rows_of_all: u32::MAX,
             kinds: 65_536,
             beyond: None,
+        })
+    }
+
+    /// By device, and by what became of it: the words are the device's own.
+    pub(super) fn of_sayings() -> Self {
+        Self::new(Bounds {
+            window: (3600, "an hour"),
+            alike: |entry| Kind { subject: String::new(), detail: String::new(), ..kind(entry) },
+            rows_of_one: 16,
+            rows_of_all: u32::MAX,
+            kinds: 65_536,
+            beyond: Some("other devices"),
         })
     }
 
@@ -164,7 +188,7 @@ impl Tally {
             actor: kind.actor,
             action: kind.action,
             subject: kind.subject,
-            outcome: if kind.alarm { Outcome::Alarm } else { Outcome::Refused },
+            outcome: kind.outcome.unwrap_or(Outcome::Refused),
             code: kind.code,
             detail: more(&kind.detail, count, self.bounds.window.1),
         };
@@ -183,7 +207,7 @@ fn kind(entry: &Entry) -> Kind {
         actor: entry.actor.clone(),
         action: entry.action.clone(),
         subject: entry.subject.clone(),
-        alarm: entry.outcome == Outcome::Alarm,
+        outcome: Some(entry.outcome),
         code: entry.code.clone(),
         detail: entry.detail.clone(),
     }
@@ -246,6 +270,20 @@ mod tests {
         let rows = devices.over(UnixTime(7200));
         assert_eq!(rows.len(), 1);
         assert_eq!((rows[0].subject.as_str(), rows[0].outcome), ("CN=x", Outcome::Refused));
+        assert_eq!(rows[0].detail, "84 more within an hour");
+    }
+
+    #[test]
+    fn i11_a_device_that_says_ever_new_things_gets_few_rows_and_one_that_counts_the_rest() {
+        let sayings = Tally::of_sayings();
+        let said = |number: u32| {
+            let detail = format!("it went well: {number}");
+            Entry { outcome: Outcome::Done, detail, code: String::new(), ..entry("device", 1) }
+        };
+        assert_eq!((0..100).filter(|number| sayings.admits(&said(*number))).count(), 16);
+        let rows = sayings.over(UnixTime(7200));
+        assert_eq!(rows.len(), 1);
+        assert_eq!((rows[0].actor.as_str(), rows[0].outcome), ("device", Outcome::Done));
         assert_eq!(rows[0].detail, "84 more within an hour");
     }
 
