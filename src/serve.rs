@@ -117,11 +117,7 @@ impl Server {
             est_public_port,
             metrics: Arc::clone(&metrics),
         });
-        let courier = Courier {
-            ledger: ledger.clone(),
-            key_store: Arc::clone(&key_store),
-            metrics: Arc::clone(&metrics),
-        };
+        let courier = Courier::new(ledger.clone(), Arc::clone(&key_store), Arc::clone(&metrics));
         let api_service = api::router(Api {
             enrolments: Enrolments::new(ledger.clone(), Arc::clone(&active)),
             ledger: ledger.clone(),

@@ -17,4 +17,4 @@ pub use http::{Answer, HttpConnection, exchange, open_plain};
 pub use posting::Poster;
 pub use renewal::{Draw, Window, back_off, in_time, poll_again};
 pub use renewal_info::RenewalInfo;
-pub use trust::public_key;
+pub use trust::{HostRoots, public_key};

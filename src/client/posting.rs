@@ -13,8 +13,7 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::trust::tls_config_of_host;
-use super::{ClientError, Endpoint, HttpConnection, http};
+use super::{ClientError, Endpoint, HostRoots, HttpConnection, http};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of an answer's body is read, and for how long, so that small ones end without a reset.
@@ -31,15 +30,15 @@ pub struct Poster {
 
 impl Poster {
     /// What posts to `uri`, of scheme `http` or `https`. A server of `https` must have a certificate
-    /// of a root that this host trusts.
+    /// of one of these roots.
     ///
     /// # Errors
-    /// When the URL cannot be used, or this host trusts no root.
-    pub fn new(uri: &Uri) -> Result<Self, ClientError> {
+    /// When the URL cannot be used, or needs roots and there are none.
+    pub fn new(uri: &Uri, roots: Option<HostRoots>) -> Result<Self, ClientError> {
         let usable = |reason| ClientError::Url { url: uri.to_string(), reason };
         let (port, tls) = match uri.scheme_str() {
             Some("http") => (80, None),
-            Some("https") => (443, Some(tls_config_of_host()?)),
+            Some("https") => (443, Some(roots.ok_or(ClientError::NoRoots)?.0)),
             _ => return Err(usable("it must begin with http:// or https://")),
         };
         Ok(Self { endpoint: Endpoint::of(uri, port)?, uri: uri.clone(), tls })
