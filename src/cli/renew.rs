@@ -164,7 +164,7 @@ impl Renewal {
         };
         let present = self.files.present()?;
         let outlook = self.outlook(&present, draw).await?;
-        if UnixTime::now() < outlook.moment {
+        if outlook.now() < outlook.moment {
             return untold.map(|()| Look::TooEarly(Box::new(outlook)));
         }
         self.obtain(&present).await?;
@@ -341,6 +341,15 @@ impl Outlook {
         !matches!(self.said, Said::NotNow(_))
     }
 
+    /// What time it is: by the clock of the device, or of the server if that is ahead.
+    fn now(&self) -> UnixTime {
+        let of_the_server = match &self.said {
+            Said::Window(info) => info.server_time,
+            Said::Nothing | Said::NotNow(_) => None,
+        };
+        of_the_server.map_or_else(UnixTime::now, |time| time.max(UnixTime::now()))
+    }
+
     /// In how many seconds to look again.
     fn pause(&self, failures: u32, chance: Draw) -> u64 {
         let retry_after = match &self.said {
@@ -348,7 +357,7 @@ impl Outlook {
             Said::Nothing => None,
             Said::NotNow(why) => Some(back_off(failures, why.retry_after(), chance)),
         };
-        poll_again(retry_after, UnixTime::now(), self.moment, chance)
+        poll_again(retry_after, self.now(), self.moment, chance)
     }
 
     fn reason(&self) -> String {

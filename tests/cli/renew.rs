@@ -595,6 +595,25 @@ async fn watch_renews_when_the_window_comes() {
     server.stop().await;
 }
 
+/// Its clock is behind, and the server tells the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_whose_clock_is_behind_goes_by_that_of_the_server() {
+    let root = authority();
+    let time = UnixTime::now().plus(30 * DAY);
+    let body = json!({ "suggestedWindow": { "start": time, "end": time } });
+    for (date, due) in [("", false), ("Date: Thu, 01 Jan 2099 00:00:00 GMT\r\n", true)] {
+        let get = format!("200 OK\r\n{date}X: y\r\n\r\n{body}");
+        let url = canned(&root, &[&get], "503 Service Unavailable").await;
+        let field = Field::at(&url, &root, &valid_for(&root, -DAY, 365 * DAY));
+        let done = field.renew(&[]);
+        if due {
+            done.refused("the server answered 503");
+        } else {
+            assert!(done.success().contains(" is renewed at "));
+        }
+    }
+}
+
 /// An operator may have paused the rotation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_asks_again_before_it_renews() {
