@@ -120,11 +120,7 @@ impl Server {
             upstream: upstream.context("gateway.upstream")?,
             metrics: Arc::clone(&metrics),
         });
-        let courier = Courier {
-            ledger: ledger.clone(),
-            key_store: Arc::clone(&key_store),
-            metrics: Arc::clone(&metrics),
-        };
+        let courier = Courier::new(ledger.clone(), Arc::clone(&key_store), Arc::clone(&metrics));
         let api_service = api::router(Api {
             enrolments: Enrolments::new(ledger.clone(), Arc::clone(&active)),
             ledger: ledger.clone(),

@@ -13,9 +13,10 @@ use super::auth::Principal;
 use super::error::ApiError;
 use super::role::{Admin, Viewer};
 use super::selection::FactoryQuery;
+use crate::client::Endpoint;
 use crate::keys::{KeyError, WebhookSecret};
 use crate::ledger::{DeadLetter, NewWebhook, WebhookSummary};
-use crate::model::{EventKinds, FactoryTrust, WebhookName, WebhookUrl};
+use crate::model::{EventKinds, FactoryTrust, NotA, WebhookName, WebhookUrl};
 
 #[derive(Serialize)]
 pub(super) struct Webhooks {
@@ -164,13 +165,21 @@ fn no_such_webhook(scope: Option<&FactoryTrust>) -> ApiError {
 impl Wanted {
     fn parse(&self) -> Result<(WebhookName, WebhookUrl, EventKinds), ApiError> {
         let events = EventKinds::parse(self.events.iter().map(String::as_str));
-        match (WebhookName::parse(&self.name), WebhookUrl::parse(&self.url), events) {
+        match (WebhookName::parse(&self.name), self.url(), events) {
             (Ok(name), Ok(url), Ok(events)) => Ok((name, url, events)),
             (name, url, events) => {
-                let reasons = [name.err(), url.err(), events.err()].into_iter().flatten();
-                let reasons = reasons.map(|why| why.to_string()).collect();
+                let told = |why: NotA| why.to_string();
+                let reasons = [name.err().map(told), url.err(), events.err().map(told)];
+                let reasons = reasons.into_iter().flatten().collect();
                 Err(ApiError::listing(StatusCode::BAD_REQUEST, "such a webhook cannot be", reasons))
             }
         }
+    }
+
+    /// What was made before may have another port, and is not corrupt: deliveries say what is wrong.
+    fn url(&self) -> Result<WebhookUrl, String> {
+        let url = WebhookUrl::parse(&self.url).map_err(|why| why.to_string())?;
+        Endpoint::of(url.uri(), 0).map_err(|why| why.to_string())?;
+        Ok(url)
     }
 }

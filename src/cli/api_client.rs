@@ -9,14 +9,14 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::Global;
-use crate::client::{self, Answer};
+use crate::client::{self, Answer, Endpoint};
 use crate::config::ServeOverrides;
 
 const HTTP_PORT: u16 = 80;
 
 /// The API of one server, with the token to use it.
 pub(super) struct ApiClient {
-    host: String,
+    endpoint: Endpoint,
     token: Zeroizing<String>,
     factory: Option<String>,
 }
@@ -28,9 +28,8 @@ impl ApiClient {
         if uri.scheme_str() != Some("http") {
             bail!("--url {}: must begin with http:// (reach a remote API by a tunnel)", global.url);
         }
-        let host = uri.host().with_context(|| format!("--url {}: no host", global.url))?;
-        let host = format!("{host}:{}", uri.port_u16().unwrap_or(HTTP_PORT));
-        Ok(Self { host, token: token(global)?, factory: global.factory.clone() })
+        let endpoint = Endpoint::of(&uri, HTTP_PORT).context("--url")?;
+        Ok(Self { endpoint, token: token(global)?, factory: global.factory.clone() })
     }
 
     /// Gets `/v1/PATH`.
@@ -84,12 +83,12 @@ impl ApiClient {
         let request = Request::builder()
             .method(method)
             .uri(format!("/v1/{path}?{}", query.join("&")))
-            .header(HOST, &self.host)
+            .header(HOST, self.endpoint.authority())
             .header(AUTHORIZATION, format!("Bearer {}", *self.token))
             .header(CONTENT_TYPE, "application/json");
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let request = request.body(Full::from(Bytes::from(body)))?;
-        let mut http = client::open_plain(&self.host)
+        let mut http = client::open_plain(&self.endpoint)
             .await
             .context("is the server running? (`estd serve`; or say where by --url)")?;
         Ok(client::exchange(&mut http, request).await?)
@@ -98,7 +97,7 @@ impl ApiClient {
     /// The answer's JSON, or why it is none.
     fn value(&self, answer: &Answer) -> anyhow::Result<Value> {
         let value: Value = serde_json::from_slice(&answer.body)
-            .with_context(|| format!("http://{} is not the API of estd", self.host))?;
+            .with_context(|| format!("http://{} is not the API of estd", self.endpoint))?;
         if answer.status.is_success() {
             return Ok(value);
         }

@@ -9,6 +9,7 @@ mod device;
 mod device_ca;
 mod factory;
 mod keys;
+mod on_renewed;
 mod output;
 mod pair;
 mod renew;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::client::ClientError;
 use crate::config::{Config, Overrides, ServeOverrides, Written};
 
 /// Who the audit log names for what is done on the server's own host.
@@ -140,11 +142,15 @@ fn failed(why: &anyhow::Error) -> ExitCode {
         // The reader, `head` for instance, has read enough.
         return ExitCode::SUCCESS;
     }
-    eprintln!("estd: {}", explain(why));
+    output::complain(&explain(why));
     ExitCode::FAILURE
 }
 
 fn is_broken_pipe(why: &anyhow::Error) -> bool {
+    if why.chain().any(<dyn std::error::Error>::is::<ClientError>) {
+        // A server has broken the connection.
+        return false;
+    }
     let io = why.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     io.last().is_some_and(|why| why.kind() == io::ErrorKind::BrokenPipe)
 }
@@ -178,4 +184,19 @@ impl Global {
 /// Reads a file that an argument names.
 fn read_file(path: &std::path::Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_pipe_is_no_failure_unless_it_leads_to_a_server() {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_broken_pipe(&broken().into()));
+        let host = "est.example.com:443".to_owned();
+        let why = ClientError::Connection { host, source: broken() };
+        assert!(!is_broken_pipe(&anyhow::Error::from(why).context("not in place yet")));
+        assert!(!is_broken_pipe(&io::Error::from(io::ErrorKind::NotFound).into()));
+    }
 }

@@ -1,8 +1,8 @@
 //! What commands print. Everything that came from a device is escaped: it ends on a terminal.
 
-use std::fs::OpenOptions;
+use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -18,6 +18,16 @@ pub(super) fn json(value: &Value) -> anyhow::Result<()> {
 /// Prints a line.
 pub(super) fn line(text: &str) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+/// Prints a line for whoever reads along: what runs for ever does so without them, or on a full disk.
+pub(super) fn report(text: &str) {
+    let _unread = writeln!(io::stdout(), "{text}");
+}
+
+/// The same for what went wrong, on standard error.
+pub(super) fn complain(text: &str) {
+    let _unread = writeln!(io::stderr(), "estd: {text}");
 }
 
 /// Prints rows below a head, in columns.
@@ -87,11 +97,36 @@ pub(super) fn replace(path: &Path, contents: &str) -> anyhow::Result<()> {
     replaced.with_context(|| path.display().to_string())
 }
 
+/// Writes a new file whole: it is there when it is on disk, or not at all.
 fn create(path: &Path, contents: &str, mode: u32) -> anyhow::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
     let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
         file.write_all(contents.as_bytes())?;
-        file.sync_all()
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path)?;
+        File::open(folder)?.sync_all()
     };
     write().with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn new_files_are_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_secret(&path, "one").unwrap();
+        let refused = format!("{:#}", write_secret(&path, "two").unwrap_err());
+        assert!(refused.contains("File exists"), "{refused}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one");
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        write_new(&folder.path().join("certificate"), "three").unwrap();
+        let names = std::fs::read_dir(folder.path()).unwrap();
+        assert_eq!(names.count(), 2, "nothing else is left");
+    }
 }

@@ -6,34 +6,48 @@
 //!
 //! 1. `KEY.next` is there, and waits for its certificate: it is used for the next request too.
 //! 2. `CERT.next` is there: the pair is whole, and is tried before anything else.
-//! 3. `CERT.switching` is there: the server has accepted the pair, and may refuse the old one.
-//! 4. `CERT.previous` and `KEY.previous` hold the old pair.
+//! 3. `CERT.proving` is there: `CERT.previous` and `KEY.previous` hold the pair in use, and whatever
+//!    else could fail was tried. Nothing but renames is left for the time when the server may refuse it.
+//! 4. It has become `CERT.switching`: the server has accepted the next pair.
 //! 5. `KEY.next` has become `KEY`: the key in place is that of `CERT.next`.
 //! 6. `CERT.next` has become `CERT`. Only `CERT.switching` says that somebody must still be told.
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use super::client::{first, private_key};
 use crate::client::{Identity, public_key};
 use crate::keys::SigningKey;
-use crate::pki::{CertificationRequest, Fingerprint};
+use crate::pki::{Certificate, CertificationRequest, Fingerprint};
 
-const SECRET: u32 = 0o600;
-const PUBLIC: u32 = 0o644;
+const SECRET: Access = Access { owner: None, group: None, mode: 0o600 };
+const PUBLIC: Access = Access { owner: None, group: None, mode: 0o644 };
+/// What a key in use may allow, and a certificate.
+const SECRET_MASK: u32 = 0o660;
+const PUBLIC_MASK: u32 = 0o664;
 
 /// The files of one pair.
+#[derive(Clone)]
 pub(super) struct PairFiles {
     certificate: PathBuf,
     key: PathBuf,
 }
 
-/// SHA-256 of the public key that each file has to do with, for those that are there and can be read.
+/// Who may do what with a file; whose it is does not matter if that is not said.
+struct Access {
+    owner: Option<u32>,
+    group: Option<u32>,
+    mode: u32,
+}
+
+/// SHA-256 of the public key that each file has to do with, for those that are there and hold one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Found {
     certificate: Option<Fingerprint>,
@@ -47,8 +61,10 @@ struct Found {
 pub(super) enum Meaning {
     /// One pair, and no other on its way.
     Settled,
-    /// One pair, and the next key, which has no certificate yet.
+    /// One pair, and the next key, which has no certificate yet, or not any more.
     KeyWaits,
+    /// One pair, and a next certificate without its key, which is of no use.
+    KeyLost,
     /// Two pairs.
     NextIsWhole,
     /// The key has been replaced, its certificate not yet.
@@ -65,7 +81,8 @@ impl Found {
             return if replaced { Meaning::KeyReplaced } else { Meaning::Mixed };
         }
         match next_key {
-            None => Meaning::Settled,
+            None if next_certificate.is_none() => Meaning::Settled,
+            None => Meaning::KeyLost,
             Some(_) if next_key == next_certificate => Meaning::NextIsWhole,
             Some(_) => Meaning::KeyWaits,
         }
@@ -94,7 +111,8 @@ impl PairFiles {
         let path = beside(&self.key, "lock");
         let locked = || {
             let mut options = OpenOptions::new();
-            let file = options.write(true).create(true).truncate(false).mode(SECRET).open(&path)?;
+            let file =
+                options.write(true).create(true).truncate(false).mode(SECRET.mode).open(&path)?;
             file.try_lock()?;
             io::Result::Ok(file)
         };
@@ -105,7 +123,7 @@ impl PairFiles {
 
     /// What the files mean. A certificate that was half in place is put there: see [`Self::switch`].
     pub(super) fn settle(&self) -> anyhow::Result<Meaning> {
-        match self.meaning() {
+        match self.meaning()? {
             Meaning::KeyReplaced => {
                 self.switch_certificate()?;
                 Ok(Meaning::Settled)
@@ -123,20 +141,15 @@ impl PairFiles {
         }
     }
 
-    fn meaning(&self) -> Meaning {
-        let of_certificate =
-            |path: &Path| first(path).ok().map(|one| one.public_key().fingerprint());
-        let of_key = |path: &Path| {
-            let key = private_key(path).ok()?;
-            public_key(key.secret_der()).ok().map(|key| key.fingerprint())
-        };
+    fn meaning(&self) -> anyhow::Result<Meaning> {
         let found = Found {
-            certificate: of_certificate(&self.certificate),
-            key: of_key(&self.key),
-            next_certificate: of_certificate(&self.next_certificate()),
-            next_key: of_key(&self.next_key()),
+            certificate: of_certificate(&self.certificate).unwrap_or(None),
+            key: of_key(&self.key).unwrap_or(None),
+            // One that cannot be read now is not gone: it may be all that the server still accepts.
+            next_certificate: of_certificate(&self.next_certificate())?,
+            next_key: of_key(&self.next_key())?,
         };
-        found.meaning()
+        Ok(found.meaning())
     }
 
     /// The pair in use.
@@ -157,11 +170,13 @@ impl PairFiles {
     }
 
     pub(super) fn keep_next_key(&self, key: &SigningKey) -> anyhow::Result<()> {
-        write(&self.next_key(), key.to_pem()?.as_bytes(), SECRET)
+        write(&self.next_key(), key.to_pem()?.as_bytes(), &SECRET)
     }
 
     pub(super) fn keep_next_certificate(&self, pem: &str) -> anyhow::Result<()> {
-        write(&self.next_certificate(), pem.as_bytes(), PUBLIC)
+        // Another certificate than this may have been tried before, and lost.
+        self.forget_proof()?;
+        write(&self.next_certificate(), pem.as_bytes(), &PUBLIC)
     }
 
     /// The request that waits for an operator, who knows it by its bytes.
@@ -170,13 +185,18 @@ impl PairFiles {
     }
 
     pub(super) fn keep_waiting_request(&self, pem: &str) -> anyhow::Result<()> {
-        write(&self.request(), pem.as_bytes(), PUBLIC)
+        write(&self.request(), pem.as_bytes(), &PUBLIC)
     }
 
-    /// Forgets a key that no certificate will be issued for.
-    pub(super) fn drop_next_key(&self) -> anyhow::Result<()> {
+    /// Forgets a key that no certificate will be issued for; or puts it aside, if it had one that was
+    /// tried and was lost: the server may accept no other key.
+    pub(super) fn give_next_key_up(&self) -> anyhow::Result<()> {
         remove(&self.request())?;
-        remove(&self.next_key())
+        if !self.proving().exists() && !self.is_switching() {
+            return remove(&self.next_key());
+        }
+        rename(&self.next_key(), &beside(&self.key, "refused"))?;
+        self.forget_proof()
     }
 
     /// Puts the next pair aside, which the server refuses.
@@ -184,7 +204,13 @@ impl PairFiles {
         // The key first: a certificate that is left alone means nothing, a key would be asked for.
         rename(&self.next_key(), &beside(&self.key, "refused"))?;
         rename(&self.next_certificate(), &beside(&self.certificate, "refused"))?;
+        self.forget_proof()?;
         remove(&self.request())
+    }
+
+    fn forget_proof(&self) -> anyhow::Result<()> {
+        remove(&self.proving())?;
+        remove(&self.switching())
     }
 
     /// Whether the server has accepted the next pair.
@@ -192,15 +218,35 @@ impl PairFiles {
         self.switching().exists()
     }
 
-    /// Says, before anything is replaced, that the server has accepted the next pair.
-    pub(super) fn begin_switch(&self) -> anyhow::Result<()> {
-        write(&self.switching(), b"`estd client renew` puts a new pair in place.\n", PUBLIC)
+    /// Does whatever of the switch could fail, once for each next pair, as long as the server still
+    /// accepts the present one: keeps that, gives the next one its owner, group and mode, and
+    /// replaces each file in use by a copy of itself.
+    pub(super) fn prepare_switch(&self) -> anyhow::Result<()> {
+        if self.proving().exists() {
+            return Ok(());
+        }
+        for (file, mask) in [(&self.key, SECRET_MASK), (&self.certificate, PUBLIC_MASK)] {
+            let (access, next) = (Access::of(file)?, beside(file, "next"));
+            let allowed = Access { mode: access.mode & mask, ..access };
+            copy(file, &beside(file, "previous"), &allowed)?;
+            copy(&next, &next, &allowed)?;
+            copy(file, file, &access).with_context(|| {
+                let file = file.display();
+                format!(
+                    "{file} cannot be replaced, so the new pair is not tried: is it a mount of its own?"
+                )
+            })?;
+        }
+        write(&self.proving(), b"`estd client renew` tries a new pair.\n", &PUBLIC)
     }
 
-    /// Puts the next pair in place, and keeps the old one.
+    /// Says, before anything is replaced, that the server has accepted the next pair.
+    pub(super) fn begin_switch(&self) -> anyhow::Result<()> {
+        rename(&self.proving(), &self.switching())
+    }
+
+    /// Puts the next pair in place.
     pub(super) fn switch(&self) -> anyhow::Result<()> {
-        copy(&self.key, &beside(&self.key, "previous"), SECRET)?;
-        copy(&self.certificate, &beside(&self.certificate, "previous"), PUBLIC)?;
         rename(&self.next_key(), &self.key)?;
         self.switch_certificate()
     }
@@ -227,8 +273,53 @@ impl PairFiles {
         beside(&self.certificate, "next.csr")
     }
 
+    fn proving(&self) -> PathBuf {
+        beside(&self.certificate, "proving")
+    }
+
     fn switching(&self) -> PathBuf {
         beside(&self.certificate, "switching")
+    }
+}
+
+impl Access {
+    /// That of a file.
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        let found = fs::metadata(path).with_context(|| path.display().to_string())?;
+        let (owner, group) = (Some(found.uid()), Some(found.gid()));
+        Ok(Self { owner, group, mode: found.mode() & 0o777 })
+    }
+
+    /// Gives it to a file that is ours.
+    fn give(&self, file: &File) -> io::Result<()> {
+        let mode = match fchown(file, self.owner, self.group) {
+            // Not everybody may give files away. Our own group is not the one that was meant.
+            Err(why) if why.kind() == io::ErrorKind::PermissionDenied => self.mode & !0o070,
+            given => given.map(|()| self.mode)?,
+        };
+        file.set_permissions(Permissions::from_mode(mode))
+    }
+}
+
+fn of_certificate(path: &Path) -> anyhow::Result<Option<Fingerprint>> {
+    let of =
+        |pem: &[u8]| Some(Certificate::from_pem(pem).ok()?.first()?.public_key().fingerprint());
+    Ok(contents(path)?.and_then(|pem| of(&pem)))
+}
+
+fn of_key(path: &Path) -> anyhow::Result<Option<Fingerprint>> {
+    let of = |pem: &[u8]| {
+        let key = PrivateKeyDer::from_pem_slice(pem).ok()?;
+        public_key(key.secret_der()).ok().map(|key| key.fingerprint())
+    };
+    Ok(contents(path)?.and_then(|pem| of(&pem)))
+}
+
+/// What is in a file, if it is there.
+fn contents(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
+    match fs::read(path) {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => Ok(Some(Zeroizing::new(read.with_context(|| path.display().to_string())?))),
     }
 }
 
@@ -248,13 +339,13 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// Writes a file whole: at any moment it is the old one or the new one, and the new one is on disk
 /// when this returns.
-fn write(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()> {
+fn write(path: &Path, contents: &[u8], access: &Access) -> anyhow::Result<()> {
     let unfinished = beside(path, "unfinished");
     let written = || {
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(mode);
+        options.write(true).create(true).truncate(true).mode(SECRET.mode);
         let mut file = options.open(&unfinished)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
+        access.give(&file)?;
         file.write_all(contents)?;
         file.sync_all()
     };
@@ -262,9 +353,9 @@ fn write(path: &Path, contents: &[u8], mode: u32) -> anyhow::Result<()> {
     rename(&unfinished, path)
 }
 
-fn copy(from: &Path, to: &Path, mode: u32) -> anyhow::Result<()> {
+fn copy(from: &Path, to: &Path, access: &Access) -> anyhow::Result<()> {
     let contents = Zeroizing::new(fs::read(from).with_context(|| from.display().to_string())?);
-    write(to, &contents, mode)
+    write(to, &contents, access)
 }
 
 fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
@@ -308,8 +399,8 @@ mod tests {
             ("abb-", Meaning::KeyReplaced),
             ("bb--", Meaning::Settled),
             // Not left by any step, but by people.
-            ("aab-", Meaning::Settled),
-            ("aaa-", Meaning::Settled),
+            ("aab-", Meaning::KeyLost),
+            ("aaa-", Meaning::KeyLost),
             ("aabc", Meaning::KeyWaits),
             ("abbb", Meaning::KeyReplaced),
             ("ab--", Meaning::Mixed),
@@ -332,7 +423,16 @@ mod tests {
         for (name, text) in texts {
             fs::write(path(name), text).unwrap();
         }
+        fs::set_permissions(path("k"), Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(path("c"), Permissions::from_mode(0o640)).unwrap();
         let files = PairFiles::new(&path("c"), &path("k")).unwrap();
+        files.prepare_switch().unwrap();
+        let inode = |name: &str| path(name).metadata().unwrap().ino();
+        let mode = |name: &str| path(name).metadata().unwrap().mode() & 0o777;
+        assert_eq!([mode("c"), mode("k")], [0o640, 0o644], "as before");
+        let before = ["c", "k", "c.next", "k.next"].map(inode);
+        files.prepare_switch().unwrap();
+        assert_eq!(["c", "k", "c.next", "k.next"].map(inode), before, "once");
         files.begin_switch().unwrap();
         assert!(files.is_switching());
         files.switch().unwrap();
@@ -340,8 +440,8 @@ mod tests {
         let read = |name: &str| fs::read_to_string(path(name)).unwrap();
         assert_eq!([read("c"), read("k")], ["new", "new key"]);
         assert_eq!([read("c.previous"), read("k.previous")], ["old", "old key"]);
-        let mode = path("k.previous").metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, SECRET);
+        let modes = ["c", "k", "c.previous", "k.previous"].map(mode);
+        assert_eq!(modes, [0o640, 0o640, 0o640, 0o640], "a key is not for everybody");
         assert!(!files.is_switching());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     }

@@ -3,10 +3,9 @@
 //! Whatever it had begun when it was stopped, it ends at its next start: [`super::pair`] says how.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow};
 use aws_lc_rs::rand::SystemRandom;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,13 +14,16 @@ use tokio::time::sleep;
 
 use super::client::{ServerArgs, request, told};
 use super::pair::{Meaning, PairFiles};
-use super::{Global, output};
+use super::{Global, on_renewed, output};
 use crate::client::{
-    ClientError, Draw, EstClient, Identity, RenewalInfo, Window, back_off, poll_again,
+    ClientError, Draw, EstClient, Identity, RenewalInfo, Window, back_off, in_time, poll_again,
 };
 use crate::clock::UnixTime;
 use crate::keys::SigningKey;
 use crate::pki::{self, Certificate};
+
+/// How long to sleep at most before the wall clock is looked at again.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 
 #[derive(clap::Args)]
 pub(super) struct Renew {
@@ -119,9 +121,10 @@ impl Renewal {
             };
             let seconds = match &looked {
                 Ok(Look::TooEarly(outlook)) => outlook.pause(hasty, chance),
-                Ok(Look::Renewed(_)) => back_off(hasty, None, chance),
+                Ok(Look::Renewed(_)) => self.in_time(back_off(hasty, None, chance)),
                 Err(why) => {
-                    back_off(hasty, client_error(why).and_then(ClientError::retry_after), chance)
+                    let retry_after = client_error(why).and_then(ClientError::retry_after);
+                    self.in_time(back_off(hasty, retry_after, chance))
                 }
             };
             match looked {
@@ -130,29 +133,43 @@ impl Renewal {
                         draw = chance;
                     }
                     let line = || look.to_json().to_string();
-                    output::line(&if global.json { line() } else { look.to_text() })?;
+                    output::report(&if global.json { line() } else { look.to_text() });
                 }
                 Err(why) => {
-                    eprintln!("estd: {}; tries again in {seconds} s", super::explain(&why));
+                    let why = super::explain(&why);
+                    output::complain(&format!("{why}; tries again in {seconds} s"));
                 }
             }
-            sleep(Duration::from_secs(seconds)).await;
+            sleep_by_wall_clock(seconds).await;
         }
     }
 
-    /// Ends what was begun; else asks the server, and renews if it is time.
+    /// The pause, in seconds, shortened by what is left of the certificate in place.
+    fn in_time(&self, pause: u64) -> u64 {
+        let not_after = |present: Identity| present.certificate.validity().not_after;
+        let end = self.files.present().map(not_after);
+        end.map_or(pause, |end| in_time(pause, UnixTime::now(), end))
+    }
+
+    /// Ends what was begun; else asks the server, and renews if it is time. A command that fails is
+    /// run again at each look, and keeps no certificate from being renewed.
     async fn look(&self, draw: Draw) -> anyhow::Result<Look> {
         let _alone = self.files.lock()?;
-        if let Some(renewed) = self.finish().await? {
-            return Ok(Look::Renewed(Box::new(renewed)));
-        }
+        let untold = match self.finish().await? {
+            None => Ok(()),
+            Some(renewed) => match self.tell().await {
+                Ok(()) => return Ok(Look::Renewed(Box::new(renewed))),
+                failed => failed,
+            },
+        };
         let present = self.files.present()?;
         let outlook = self.outlook(&present, draw).await?;
-        if UnixTime::now() < outlook.moment {
-            return Ok(Look::TooEarly(Box::new(outlook)));
+        if outlook.now() < outlook.moment {
+            return untold.map(|()| Look::TooEarly(Box::new(outlook)));
         }
         self.obtain(&present).await?;
         let renewed = self.finish().await?.context("the new pair is gone from its place")?;
+        self.tell().await?;
         Ok(Look::Renewed(Box::new(renewed)))
     }
 
@@ -194,17 +211,13 @@ impl Renewal {
                 self.files.keep_waiting_request(&pem)?;
                 return Err(why.into());
             }
-            // A definite no to this request: nothing was issued for the key, nor will be.
+            // A definite no to this request: nothing will be issued for the key.
             Err(why @ ClientError::Status { status: 400 | 403, .. }) => {
-                self.files.drop_next_key()?;
+                self.files.give_next_key_up()?;
                 return Err(why.into());
             }
             other => other?,
         };
-        ensure!(
-            issued.public_key() == key.public_key(),
-            "the server has issued a certificate for another key than that of the request"
-        );
         self.files.keep_next_certificate(&pki::to_pem("CERTIFICATE", issued.der())?)
     }
 
@@ -221,53 +234,80 @@ impl Renewal {
         }
     }
 
-    /// Puts the next pair in place, if it is whole, and tells whoever uses it. Gives the certificate
-    /// if one was put in place, now or before this was stopped.
+    /// Puts the next pair in place, if it is whole. Gives the certificate if one was put in place, now
+    /// or earlier, of which nobody has been told yet.
     async fn finish(&self) -> anyhow::Result<Option<Certificate>> {
-        if self.files.settle()? == Meaning::NextIsWhole {
-            if !self.files.is_switching() {
-                self.prove().await?;
-                self.files.begin_switch()?;
+        match self.files.settle()? {
+            Meaning::NextIsWhole => {
+                if !self.files.is_switching() {
+                    self.files.prepare_switch()?;
+                    self.prove().await?;
+                    self.files.begin_switch()?;
+                }
+                self.files.switch()?;
             }
-            self.files.switch()?;
+            Meaning::Settled => {}
+            // Whatever was begun, a part of the next pair is gone: nothing was put in place.
+            _ => return Ok(None),
         }
         if !self.files.is_switching() {
             return Ok(None);
         }
-        self.tell().await;
-        self.files.end_switch()?;
         Ok(Some(self.files.present()?.certificate))
     }
 
     /// Opens a session with the next pair. From then on the server may refuse the present one.
     async fn prove(&self) -> anyhow::Result<()> {
-        let next = self.files.next()?;
-        match prove(&self.client(&next)?).await {
-            Err(why) if why.is_refusal() => {
-                self.files.set_next_aside()?;
-                Err(why).context("the server refuses the new certificate, which is put aside")
-            }
+        let next = self.client(&self.files.next()?)?;
+        match prove(&next).await {
+            Err(why) if why.is_refusal() => self.set_next_aside(why).await,
             other => other.context("the new certificate is issued and not in place yet"),
         }
     }
 
-    /// Runs the command of `--on-renewed`. The new pair is in place whatever becomes of it.
-    async fn tell(&self) {
-        let Some(command) = &self.args.on_renewed else { return };
-        let mut shell = Command::new("sh");
-        shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(std::io::stderr());
-        shell.env("ESTD_CERT", self.files.certificate()).env("ESTD_KEY", self.files.key());
-        let failed = match spawn_blocking(move || shell.status()).await {
-            Ok(Ok(status)) if status.success() => return,
-            Ok(Ok(status)) => status.to_string(),
-            Ok(Err(why)) => why.to_string(),
-            Err(why) => why.to_string(),
-        };
-        eprintln!("estd: --on-renewed {command:?}: {failed}");
+    /// Puts the next pair aside if the server still accepts the present one. Otherwise the next one
+    /// may be the only pair that it accepts: a proof whose answer was lost counts, and what looks
+    /// like a refusal may come from somebody on the way, or from a server that is behind the others.
+    async fn set_next_aside(&self, refused: ClientError) -> anyhow::Result<()> {
+        let said = format!("the new certificate is refused: {refused}");
+        match say_failed(&self.client(&self.files.present()?)?, &said).await {
+            Ok(()) => {
+                self.files.set_next_aside()?;
+                Err(refused).context("the server refuses the new certificate, which is put aside")
+            }
+            Err(present) => Err(refused).with_context(|| {
+                format!(
+                    "the server refuses the new certificate, which stays beside the present one \
+                     because that is not accepted either ({present})"
+                )
+            }),
+        }
+    }
+
+    /// Tells whoever uses the pair, and ends the switch when that has succeeded.
+    async fn tell(&self) -> anyhow::Result<()> {
+        if let Some(command) = self.args.on_renewed.clone() {
+            let (files, run) = (self.files.clone(), command.clone());
+            let ended = spawn_blocking(move || on_renewed::run(&run, &files)).await?;
+            ended.map_err(|why| {
+                anyhow!("the new pair is in place, but --on-renewed {command:?} failed: {why}")
+            })?;
+        }
+        self.files.end_switch()
     }
 
     fn client(&self, identity: &Identity) -> anyhow::Result<EstClient> {
         self.args.server.client(Some(identity))
+    }
+}
+
+/// Sleeps so many seconds by the wall clock, which goes on while the device is suspended. If that is
+/// set back, the other one ends the sleep.
+async fn sleep_by_wall_clock(seconds: u64) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let wall_end = UnixTime::now().plus(i64::try_from(seconds).unwrap_or(i64::MAX));
+    while Instant::now() < end && UnixTime::now() < wall_end {
+        sleep(end.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP)).await;
     }
 }
 
@@ -280,6 +320,10 @@ async fn ask(
 
 async fn prove(client: &EstClient) -> Result<(), ClientError> {
     client.connect().await?.say_enrolled().await
+}
+
+async fn say_failed(client: &EstClient, reason: &str) -> Result<(), ClientError> {
+    client.connect().await?.say_failed(reason).await
 }
 
 fn client_error(why: &anyhow::Error) -> Option<&ClientError> {
@@ -297,6 +341,15 @@ impl Outlook {
         !matches!(self.said, Said::NotNow(_))
     }
 
+    /// What time it is: by the clock of the device, or of the server if that is ahead.
+    fn now(&self) -> UnixTime {
+        let of_the_server = match &self.said {
+            Said::Window(info) => info.server_time,
+            Said::Nothing | Said::NotNow(_) => None,
+        };
+        of_the_server.map_or_else(UnixTime::now, |time| time.max(UnixTime::now()))
+    }
+
     /// In how many seconds to look again.
     fn pause(&self, failures: u32, chance: Draw) -> u64 {
         let retry_after = match &self.said {
@@ -304,7 +357,7 @@ impl Outlook {
             Said::Nothing => None,
             Said::NotNow(why) => Some(back_off(failures, why.retry_after(), chance)),
         };
-        poll_again(retry_after, UnixTime::now(), self.moment, chance)
+        poll_again(retry_after, self.now(), self.moment, chance)
     }
 
     fn reason(&self) -> String {

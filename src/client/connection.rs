@@ -9,7 +9,7 @@ use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::{Method, Request, StatusCode, Uri};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 use super::http::{self, Answer, HttpConnection};
 use super::trust::tls_config;
-use super::{ClientError, exchange};
-use crate::pki::{Certificate, from_est_text, read_certs_only, to_est_text};
+use super::{ClientError, Endpoint, exchange};
+use crate::pki::{Certificate, CertificationRequest, from_est_text, read_certs_only, to_est_text};
 
 const DEFAULT_PATH: &str = "/.well-known/est";
 const ENROLL_STATUS_PATH: &str = "/.well-known/brski/enrollstatus";
@@ -43,8 +43,7 @@ impl fmt::Debug for Identity {
 /// A client of one EST server.
 #[derive(Clone)]
 pub struct EstClient {
-    host: String,
-    port: u16,
+    endpoint: Endpoint,
     connect_to: Option<std::net::SocketAddr>,
     path: String,
     tls: Arc<ClientConfig>,
@@ -73,11 +72,9 @@ impl EstClient {
         if uri.scheme_str() != Some("https") {
             return Err(usable("it must begin with https://"));
         }
-        let host = uri.host().ok_or_else(|| usable("it has no host"))?;
         let path = uri.path().trim_end_matches('/');
         Ok(Self {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(HTTPS_PORT),
+            endpoint: Endpoint::of(&uri, HTTPS_PORT)?,
             connect_to: None,
             path: if path.is_empty() { DEFAULT_PATH.to_owned() } else { path.to_owned() },
             tls: tls_config(roots, identity)?,
@@ -101,20 +98,15 @@ impl EstClient {
     }
 
     async fn open(&self) -> Result<Connection, ClientError> {
-        let host = format!("{}:{}", self.host, self.port);
-        let failed = |source| ClientError::Connection { host: host.clone(), source };
+        let failed = |source| ClientError::Connection { host: self.endpoint.to_string(), source };
         let stream = match self.connect_to {
-            Some(address) => TcpStream::connect(address).await,
-            None => TcpStream::connect((self.host.as_str(), self.port)).await,
+            Some(address) => TcpStream::connect(address).await.map_err(failed)?,
+            None => self.endpoint.connect(CONNECT_TIMEOUT).await?,
         };
-        let stream = stream.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        let name = ServerName::try_from(self.host.clone()).map_err(|_| ClientError::Url {
-            url: self.host.clone(),
-            reason: "the host is no name that a certificate could bear",
-        })?;
         let connector = TlsConnector::from(Arc::clone(&self.tls));
-        let stream = connector.connect(name, stream).await.map_err(failed)?;
+        let stream =
+            connector.connect(self.endpoint.server_name()?, stream).await.map_err(failed)?;
         let connection = stream.get_ref().1;
         let tls13 = connection.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
         let exported =
@@ -164,7 +156,12 @@ impl Connection {
             return Err(ClientError::Waiting { retry_after: answer.retry_after() });
         }
         let certificates = read_certs_only(&from_est_text(&answer.body)?)?;
-        certificates.into_iter().next().ok_or(ClientError::NoCertificate)
+        // A server may add its CA certificates, in any order.
+        let key = CertificationRequest::from_der(request)?;
+        let mut certificates = certificates.into_iter();
+        certificates
+            .find(|one| one.public_key() == key.public_key())
+            .ok_or(ClientError::NoCertificate)
     }
 
     /// Says that an enrolment went well (RFC 8995 §5.9.4): a session that the server has accepted.
@@ -173,8 +170,19 @@ impl Connection {
     /// # Errors
     /// When the server refuses the certificate of this session, or cannot answer now.
     pub async fn say_enrolled(&mut self) -> Result<(), ClientError> {
-        let body = r#"{"version":1,"status":true}"#.to_owned();
-        let body = Some(("application/json", body));
+        self.say(json!({ "version": 1, "status": true })).await
+    }
+
+    /// Says that an enrolment went wrong, and why, in a session with the certificate of before.
+    ///
+    /// # Errors
+    /// As of [`Self::say_enrolled`].
+    pub async fn say_failed(&mut self, reason: &str) -> Result<(), ClientError> {
+        self.say(json!({ "version": 1, "status": false, "reason": reason })).await
+    }
+
+    async fn say(&mut self, status: Value) -> Result<(), ClientError> {
+        let body = Some(("application/json", status.to_string()));
         match self.send_to(Method::POST, ENROLL_STATUS_PATH, body).await?.success() {
             Err(ClientError::Status { status: 404 | 405 | 415 | 501, .. }) | Ok(_) => Ok(()),
             Err(why) => Err(why),
@@ -202,7 +210,7 @@ impl Connection {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
-            .header(HOST, format!("{}:{}", self.client.host, self.client.port));
+            .header(HOST, self.client.endpoint.authority());
         if let Some((content_type, _)) = body {
             request = request.header(CONTENT_TYPE, content_type);
         }

@@ -77,8 +77,8 @@ pub enum ClientError {
     /// The server answered something else than when to renew.
     #[error("the answer is no renewal-info: {0}")]
     NotRenewalInfo(String),
-    /// The server sent no certificate.
-    #[error("there is no certificate in the answer")]
+    /// The server sent no certificate, or certificates for other keys.
+    #[error("there is no certificate for the key of the request in the answer")]
     NoCertificate,
 }
 
@@ -92,7 +92,8 @@ impl ClientError {
     }
 
     /// Whether the server has looked at who asks and said no: by status, or by the alert that ends
-    /// the handshake. After anything else the same may succeed later.
+    /// the handshake, which anybody on the way can forge. After anything else the same may succeed
+    /// later.
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Status { status, .. } => matches!(status, 401 | 403),

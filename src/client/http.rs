@@ -5,17 +5,17 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HeaderMap, RETRY_AFTER};
+use hyper::header::{DATE, HeaderMap, RETRY_AFTER};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::ClientError;
+use super::{ClientError, Endpoint};
 use crate::clock::UnixTime;
 
+const CONNECT_TIMEOUT: Duration = Duration::from_mins(1);
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 
@@ -52,9 +52,19 @@ impl Answer {
         if let Ok(seconds) = text.parse() {
             return Some(seconds);
         }
-        let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second();
-        Some(u64::try_from(date.saturating_sub(UnixTime::now().0)).unwrap_or(0))
+        let date = date(text)?;
+        Some(u64::try_from(date.0.saturating_sub(UnixTime::now().0)).unwrap_or(0))
     }
+
+    /// What time it is by the server's clock, if it says so.
+    pub fn date(&self) -> Option<UnixTime> {
+        date(self.headers.get(DATE)?.to_str().ok()?)
+    }
+}
+
+/// A date of HTTP (RFC 9110 §5.6.7).
+fn date(text: &str) -> Option<UnixTime> {
+    Some(UnixTime(jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_second()))
 }
 
 /// A connection that is open for one exchange after the other.
@@ -73,15 +83,12 @@ where
     Ok(HttpConnection { requests, driver: Some(tokio::spawn(connection)) })
 }
 
-/// Speaks HTTP, without TLS, to `host` (a name or address with its port).
+/// Speaks HTTP, without TLS, to a server.
 ///
 /// # Errors
-/// When the server cannot be reached.
-pub async fn open_plain(host: &str) -> Result<HttpConnection, ClientError> {
-    let stream = TcpStream::connect(host)
-        .await
-        .map_err(|source| ClientError::Connection { host: host.to_owned(), source })?;
-    open(stream).await
+/// When it cannot be reached.
+pub async fn open_plain(endpoint: &Endpoint) -> Result<HttpConnection, ClientError> {
+    open(endpoint.connect(CONNECT_TIMEOUT).await?).await
 }
 
 /// Sends a request and reads the whole answer.

@@ -10,13 +10,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
 use rustls::ClientConfig;
-use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::trust::tls_config_of_host;
-use super::{ClientError, HttpConnection, http};
+use super::{ClientError, Endpoint, HostRoots, HttpConnection, http};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How much of an answer's body is read, and for how long, so that small ones end without a reset.
@@ -26,32 +23,25 @@ const IGNORED_TIMEOUT: Duration = Duration::from_millis(500);
 /// Posts to one URL.
 pub struct Poster {
     uri: Uri,
-    host: String,
-    port: u16,
+    endpoint: Endpoint,
     /// For `https`.
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl Poster {
     /// What posts to `uri`, of scheme `http` or `https`. A server of `https` must have a certificate
-    /// of a root that this host trusts.
+    /// of one of these roots.
     ///
     /// # Errors
-    /// When the URL cannot be used, or this host trusts no root.
-    pub fn new(uri: &Uri) -> Result<Self, ClientError> {
+    /// When the URL cannot be used, or needs roots and there are none.
+    pub fn new(uri: &Uri, roots: Option<HostRoots>) -> Result<Self, ClientError> {
         let usable = |reason| ClientError::Url { url: uri.to_string(), reason };
         let (port, tls) = match uri.scheme_str() {
             Some("http") => (80, None),
-            Some("https") => (443, Some(tls_config_of_host()?)),
+            Some("https") => (443, Some(roots.ok_or(ClientError::NoRoots)?.0)),
             _ => return Err(usable("it must begin with http:// or https://")),
         };
-        let host = uri.host().ok_or_else(|| usable("it has no host"))?;
-        Ok(Self {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port: uri.port_u16().unwrap_or(port),
-            uri: uri.clone(),
-            tls,
-        })
+        Ok(Self { endpoint: Endpoint::of(uri, port)?, uri: uri.clone(), tls })
     }
 
     /// Posts JSON with these headers beside and gives the answer's status.
@@ -79,9 +69,8 @@ impl Poster {
         body: Vec<u8>,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
-        let authority = self.uri.authority().map_or("", |authority| authority.as_str());
         let mut request = Request::post(path)
-            .header(HOST, authority)
+            .header(HOST, self.endpoint.authority())
             .header(USER_AGENT, concat!("estd/", env!("CARGO_PKG_VERSION")))
             .header(CONNECTION, "close")
             .header(CONTENT_TYPE, "application/json");
@@ -102,19 +91,15 @@ impl Poster {
     }
 
     async fn open(&self) -> Result<HttpConnection, ClientError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await;
-        let stream = stream.map_err(|why| self.failed(why))?;
+        let stream = self.endpoint.connect(TIMEOUT).await?;
         let Some(tls) = &self.tls else { return http::open(stream).await };
-        let name = ServerName::try_from(self.host.clone()).map_err(|_| ClientError::Url {
-            url: self.uri.to_string(),
-            reason: "the host is no name that a certificate could bear",
-        })?;
+        let name = self.endpoint.server_name()?;
         let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
         http::open(stream.map_err(|why| self.failed(why))?).await
     }
 
     fn failed(&self, source: io::Error) -> ClientError {
-        let host = format!("{}:{}", self.host, self.port);
+        let host = self.endpoint.to_string();
         let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match tls {
             Some(reason @ rustls::Error::InvalidCertificate(_)) => {

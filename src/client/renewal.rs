@@ -56,10 +56,14 @@ impl Window {
         Self { start, end: start.plus(life / 20) }
     }
 
-    /// The part of it within a validity; `None` if the certificate would have ended before.
+    /// The part of it in which a certificate is still renewed with time to spare: a tenth of its
+    /// lifetime is left for what may go wrong, so that a window later than that is at its beginning.
+    /// `None` if the certificate would have ended before the window.
     pub fn within(self, validity: Validity) -> Option<Self> {
-        let end = self.end.min(validity.not_after);
-        (self.start <= end).then_some(Self { start: self.start, end })
+        let life = validity.not_after.0.saturating_sub(validity.not_before.0).max(0);
+        let latest = validity.not_after.plus(-(life / 10));
+        let (start, end) = (self.start.min(latest), self.end.min(latest));
+        (self.start <= validity.not_after).then_some(Self { start, end })
     }
 
     /// The moment in it to renew at.
@@ -86,6 +90,15 @@ pub fn back_off(failures: u32, retry_after: Option<u64>, draw: Draw) -> u64 {
     let pause = FIRST_PAUSE.saturating_mul(doubled).min(LONGEST_PAUSE);
     let pause = retry_after.unwrap_or(0).min(LONGEST_POLL).max(pause);
     pause + draw.of(pause / 2 + 1)
+}
+
+/// The pause after a failure, shortened so that several attempts come before the certificate ends: to
+/// a quarter of what is left of it, but not below 30 seconds.
+pub fn in_time(pause: u64, now: UnixTime, not_after: UnixTime) -> u64 {
+    match u64::try_from(not_after.0.saturating_sub(now.0)) {
+        Ok(left @ 1..) => pause.min((left / 4).max(FIRST_PAUSE)),
+        _ => pause,
+    }
 }
 
 #[cfg(test)]
@@ -126,10 +139,11 @@ mod tests {
     }
 
     #[test]
-    fn windows_end_with_the_certificate() {
+    fn windows_leave_a_tenth_of_the_lifetime_for_what_may_go_wrong() {
         let validity = Validity { not_before: NOW, not_after: NOW.plus(100) };
         assert_eq!(window(50, 60).within(validity), Some(window(50, 60)));
-        assert_eq!(window(-9, 900).within(validity), Some(window(-9, 100)));
+        assert_eq!(window(-9, 900).within(validity), Some(window(-9, 90)));
+        assert_eq!(window(99, 900).within(validity), Some(window(90, 90)));
         assert_eq!(window(101, 900).within(validity), None);
     }
 
@@ -169,5 +183,22 @@ mod tests {
                 assert!((least..=least * 3 / 2).contains(&pause), "{failures} {told:?}: {pause}");
             }
         }
+    }
+
+    #[test]
+    fn failures_are_retried_several_times_before_the_certificate_ends() {
+        let pause = 6 * HOUR;
+        for (left, shortened) in [
+            (30 * 24 * 3600, pause),
+            (4 * 3600, HOUR),
+            (120, 30),
+            (1, 30),
+            (0, pause),
+            (-5, pause),
+            (i64::MAX, pause),
+        ] {
+            assert_eq!(in_time(pause, NOW, NOW.plus(left)), shortened, "{left}");
+        }
+        assert_eq!(in_time(30, NOW, NOW.plus(7 * 24 * 3600)), 30);
     }
 }

@@ -16,6 +16,8 @@ pub struct RenewalInfo {
     pub window: Window,
     /// In how many seconds to ask again, if it says so.
     pub retry_after: Option<u64>,
+    /// What time it is by the server's clock, if it says so: the device's may be behind.
+    pub server_time: Option<UnixTime>,
 }
 
 impl Connection {
@@ -41,7 +43,8 @@ impl Connection {
             other => other?,
         };
         let window = read(&answer.body).map_err(ClientError::NotRenewalInfo)?;
-        Ok(Some(RenewalInfo { window, retry_after: answer.retry_after() }))
+        let (retry_after, server_time) = (answer.retry_after(), answer.date());
+        Ok(Some(RenewalInfo { window, retry_after, server_time }))
     }
 
     /// The identifier of the key that signed the certificate. Where the certificate does not say,

@@ -10,6 +10,20 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::{ClientError, Identity};
 use crate::pki::{Certificate, PublicKey};
 
+/// The roots that this host trusts, for connections to servers that are not ours.
+#[derive(Clone)]
+pub struct HostRoots(pub(super) Arc<ClientConfig>);
+
+impl HostRoots {
+    /// Reads them, which takes a while and many files: not where others wait.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn read() -> Result<Self, ClientError> {
+        tls_config_of_host().map(Self)
+    }
+}
+
 /// A configuration that trusts `roots` alone and, with an identity, authenticates by it.
 pub(super) fn tls_config(
     roots: &[Certificate],

@@ -44,6 +44,11 @@ impl Refused {
         &self.refusal
     }
 
+    /// The refusal by itself.
+    pub fn into_refusal(self) -> Refusal {
+        self.refusal
+    }
+
     /// Whether the ledger refused it, which has then judged the device's certificate too.
     pub fn judged_by_ledger(&self) -> bool {
         self.judged_by_ledger
@@ -179,7 +184,7 @@ impl Enrolments {
         Ok(recorded)
     }
 
-    /// Records what a device says of itself.
+    /// Records what a device says of itself, the first times within an hour.
     ///
     /// # Errors
     /// When the ledger cannot record anything.
@@ -188,7 +193,7 @@ impl Enrolments {
         requester: &Requester<'_>,
         operation: Operation,
         detail: String,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Refusal> {
         let name = requester.name.to_string();
         let entry = Entry {
             at: UnixTime::now(),
@@ -200,8 +205,7 @@ impl Enrolments {
             code: String::new(),
             detail,
         };
-        let recorded = self.ledger.note(entry).await;
-        recorded.map_err(|refusal| Refused { refusal, judged_by_ledger: false })
+        self.ledger.note_said(entry).await
     }
 
     /// Records a refusal that was decided before the ledger was asked.
@@ -239,7 +243,7 @@ impl Enrolments {
     ) -> Refused {
         log(&refusal, &actor, operation);
         let entry = entry(factory, actor, subject, operation, &refusal);
-        refused(refusal, self.ledger.note(entry).await)
+        refused(refusal, self.ledger.note_said(entry).await)
     }
 }
 

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::{Est, answer, body};
 use crate::clock::UnixTime;
-use crate::enrol::Refused;
 use crate::listener::Session;
 use crate::model::{Operation, Refusal};
 use crate::policy;
@@ -25,38 +24,37 @@ struct Status {
 
 pub(super) async fn post(est: &Est, session: &Session, request: Request) -> Response {
     let operation = Operation::EnrollStatus.as_str();
-    let answered = match take(est, session, request).await {
-        // Whoever says that it went well wants to hear whether the certificate is accepted. A no is
-        // on record by the sighting.
-        Ok(()) => session.judge().await,
-        Err(refused) => {
-            session.sight().await;
-            Err(refused.refusal().clone())
-        }
-    };
-    match answered {
+    match take(est, session, request).await {
         Ok(()) => {
             est.metrics.request(operation, "ok");
             answer::received()
         }
         Err(refusal) => {
+            session.sight().await;
             est.metrics.request(operation, refusal.code());
             answer::refusal(&refusal)
         }
     }
 }
 
-async fn take(est: &Est, session: &Session, request: Request<Body>) -> Result<(), Refused> {
+async fn take(est: &Est, session: &Session, request: Request<Body>) -> Result<(), Refusal> {
     let (enrolments, peer, operation) = (&est.enrolments, session.peer(), Operation::EnrollStatus);
     let active = enrolments.active();
     let (head, body) = request.into_parts();
     let requester = match policy::authenticate(peer, active.snapshot(), UnixTime::now()) {
         Ok(requester) => requester,
-        Err(refusal) => return Err(enrolments.refuse(peer, operation, refusal).await),
+        Err(refusal) => {
+            return Err(enrolments.refuse(peer, operation, refusal).await.into_refusal());
+        }
     };
+    // Whoever says that it went well wants to hear whether the certificate is accepted; and nobody
+    // else speaks for the device. A no is on record by the sighting.
+    session.judge().await?;
     let status = match read(&head.headers, body).await {
         Ok(status) => status,
-        Err(refusal) => return Err(enrolments.refuse(peer, operation, refusal).await),
+        Err(refusal) => {
+            return Err(enrolments.refuse(peer, operation, refusal).await.into_refusal());
+        }
     };
     let reason: String =
         status.reason.iter().flat_map(|text| text.chars()).take(REASON_LIMIT).collect();

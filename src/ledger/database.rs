@@ -108,6 +108,9 @@ impl Database {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // Else a statement of several rows needs a folder for temporary files, and fails where none
+            // can be written to: a container whose file system is read-only.
+            .pragma("temp_store", "MEMORY")
             .busy_timeout(LOCK_TIMEOUT)
             .statement_cache_capacity(STATEMENT_CACHE);
         make_private(options.get_filename())?;
@@ -350,5 +353,24 @@ impl From<String> for Value {
 impl From<&[u8]> for Value {
     fn from(value: &[u8]) -> Self {
         Self::Bytes(Some(value.to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn i11_sqlite_needs_no_folder_for_temporary_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("ledger").display());
+        let database = Database::open(&url).await.unwrap();
+        let ask = || Statement::new("PRAGMA temp_store");
+        let of_reader = database.rows(ask()).await.unwrap();
+        let of_writer = database.begin().await.unwrap().rows(ask()).await.unwrap();
+        for rows in [of_reader, of_writer] {
+            assert_eq!(rows.first().unwrap().integer("temp_store").unwrap(), 2, "memory");
+        }
+        database.close().await;
     }
 }

@@ -1,6 +1,6 @@
-//! Refusals that come again and again must not fill the audit log: the first are rows of their own;
-//! what comes beyond is counted, and one row says how much that was. So it is with strangers, who have
-//! proved nothing, and with a device that fails at the same for ever.
+//! What comes again and again must not fill the audit log: the first are rows of their own; what comes
+//! beyond is counted, and one row says how much that was. So it is with strangers, who have proved
+//! nothing, with a device that fails at the same for ever, and with what a device says of itself.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,7 +46,7 @@ struct Kind {
     actor: String,
     action: String,
     subject: String,
-    alarm: bool,
+    outcome: Option<Outcome>,
     code: String,
     /// SHA-256 of the certificate that was shown.
     shown: Option<Fingerprint>,
@@ -70,7 +70,20 @@ impl Ledger {
     /// When the ledger cannot record anything.
     pub async fn note_stranger(&self, entry: Entry) -> Result<(), Refusal> {
         self.settle_one(&self.strangers, entry.at.0 / self.strangers.bounds.window.0).await?;
-        let mut draft = self.strangers.draft();
+        self.note_unless_repeated(&self.strangers, entry).await
+    }
+
+    /// Records what a device says of itself, or that it is not listened to, or counts it where there
+    /// was a lot of that just now.
+    ///
+    /// # Errors
+    /// When the ledger cannot record anything.
+    pub async fn note_said(&self, entry: Entry) -> Result<(), Refusal> {
+        self.note_unless_repeated(&self.repeats, entry).await
+    }
+
+    async fn note_unless_repeated(&self, tally: &Tally, entry: Entry) -> Result<(), Refusal> {
+        let mut draft = tally.draft();
         if draft.admits(&entry, None) {
             self.note(entry).await?;
         }
@@ -180,7 +193,7 @@ impl Tally {
             actor: kind.actor.clone(),
             action: kind.action.clone(),
             subject: kind.subject.clone(),
-            outcome: if kind.alarm { Outcome::Alarm } else { Outcome::Refused },
+            outcome: kind.outcome.unwrap_or(Outcome::Refused),
             code: kind.code.clone(),
             detail: format!("{count} more within {}{shown}", self.bounds.window.1),
         }
@@ -233,7 +246,7 @@ fn kind(entry: &Entry, shown: Option<Fingerprint>) -> Kind {
         actor: entry.actor.clone(),
         action: entry.action.clone(),
         subject: entry.subject.clone(),
-        alarm: entry.outcome == Outcome::Alarm,
+        outcome: Some(entry.outcome),
         code: entry.code.clone(),
         shown,
     }

@@ -35,7 +35,11 @@ use crate::model::audit::{Entry, Outcome};
 use crate::model::{FactoryId, Peer, Refusal, ServerPurpose};
 use crate::telemetry::Metrics;
 
-const CONNECTION_LIMIT: usize = 10_000;
+/// How many connections a TLS listener has at once, and the API. Together they must leave the process
+/// file descriptors for the ledger and for webhooks: `LimitNOFILE` in `deploy/estd.service`. There is
+/// no limit for one address: a whole fleet may come by one, of a NAT or a load balancer.
+const TLS_CONNECTIONS: usize = 8000;
+const PLAIN_CONNECTIONS: usize = 500;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long, and how many bytes, a client may go on sending what will not be read: long enough for
 /// it to read the answer, which a closed socket would take from it.
@@ -125,7 +129,7 @@ impl TlsListener {
         B: HttpBody + Send + 'static,
     {
         let tls = self.tls;
-        accept(self.socket, drain, move |stream, address, drain| {
+        accept(self.socket, TLS_CONNECTIONS, drain, move |stream, address, drain| {
             let (tls, service) = (Arc::clone(&tls), service.clone());
             async move {
                 let _open = tls.metrics.connection();
@@ -176,7 +180,7 @@ impl PlainListener {
         S::Future: Send,
         B: HttpBody + Send + 'static,
     {
-        accept(self.socket, drain, move |stream, address, drain| {
+        accept(self.socket, PLAIN_CONNECTIONS, drain, move |stream, address, drain| {
             let with_address =
                 service.clone().map_request(move |mut request: Request<Incoming>| {
                     request.extensions_mut().insert(address);
@@ -194,13 +198,18 @@ impl PlainListener {
     }
 }
 
-/// Accepts until `drain` says true, then waits for what `connection` made of each stream.
-async fn accept<F, C>(socket: TcpListener, mut drain: watch::Receiver<bool>, connection: C)
-where
+/// Accepts up to `limit` connections at once until `drain` says true, then waits for what `connection`
+/// made of each stream.
+async fn accept<F, C>(
+    socket: TcpListener,
+    limit: usize,
+    mut drain: watch::Receiver<bool>,
+    connection: C,
+) where
     F: Future<Output = ()> + Send + 'static,
     C: Fn(TcpStream, SocketAddr, watch::Receiver<bool>) -> F,
 {
-    let places = Arc::new(Semaphore::new(CONNECTION_LIMIT));
+    let places = Arc::new(Semaphore::new(limit));
     let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
     loop {
         let place = tokio::select! {
@@ -369,5 +378,19 @@ async fn close(mut stream: TlsStream<Transport>) {
         let discard = tokio::io::copy(&mut rest, &mut nowhere);
         // Either way the connection is over.
         let _over = timeout(LINGER_TIMEOUT, discard).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i11_the_shipped_unit_has_descriptors_for_every_connection() {
+        let unit = include_str!("../../deploy/estd.service");
+        let limit = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")).unwrap();
+        // The gateway may hold another one for each of its own, to a server behind it.
+        let connections = 3 * TLS_CONNECTIONS + PLAIN_CONNECTIONS;
+        assert!(limit.parse::<usize>().unwrap() >= connections + 1000, "{limit}");
     }
 }

@@ -36,20 +36,21 @@ impl Session {
     /// Records, once a session, that the device was seen with its certificate: at its first request
     /// that does not do so itself, or at the end of the session.
     pub async fn sight(&self) {
-        // What the certificate is good for is the affair of the request that needs it.
-        let _verdict = self.judge().await;
+        if !self.sighted.load(Ordering::Relaxed) {
+            // What the certificate is good for is the affair of the request that needs it.
+            let _verdict = self.judge().await;
+        }
     }
 
-    /// The same, where the verdict is what the request is about; later ones in the session do not
-    /// learn it again.
+    /// The same, each time, where the verdict is what the request is about.
     ///
     /// # Errors
     /// The refusal: what the certificate is not good for any more.
     pub async fn judge(&self) -> Result<(), Refusal> {
-        let first = self.peer.certificate.is_some() && !self.sighted.swap(true, Ordering::Relaxed);
-        if !first {
+        if self.peer.certificate.is_none() {
             return Ok(());
         }
+        self.was_sighted();
         let verdict = fleet::sight(&self.ledger, &self.active.load(), &self.peer).await;
         if verdict.as_ref().is_err_and(Refusal::is_unrecorded) {
             // The session's next request, or its end, tries again: a switch must not go unseen.

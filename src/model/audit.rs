@@ -7,7 +7,7 @@ use crate::clock::UnixTime;
 use crate::pki::Fingerprint;
 
 /// How a decision went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It was done.
     Done,

@@ -1,6 +1,8 @@
 //! `estd client renew`: when it renews, and that no power cut leaves a device without a pair.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,13 +14,15 @@ use estd::clock::UnixTime;
 use estd::factory::Authority;
 use estd::keys::SigningKey;
 use estd::model::{FactoryName, HostName, RenewalWindow};
-use estd::pki::{Certificate, Extension, Serial, Template, Validity, to_pem};
+use estd::pki::{
+    Certificate, Extension, Serial, Template, Validity, certs_only, to_est_text, to_pem,
+};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::host::Done;
@@ -142,6 +146,9 @@ on_both_ledgers! {
         let server = TestServer::start(backend).await;
         let device = due(&server);
         let field = Field::new(&server, &device);
+        for (file, mode) in [("k", 0o640), ("c", 0o604)] {
+            std::fs::set_permissions(field.file(file), Permissions::from_mode(mode)).unwrap();
+        }
         let told = field.renew(&[]).success();
         assert!(told.starts_with("renewed: OU=factory,CN=device-1 until 20"), "{told}");
         let new = field.pair();
@@ -150,7 +157,7 @@ on_both_ledgers! {
         field.is_tidy();
         assert_eq!(certificate(&field.file("c.previous")), device.certificate);
         assert_eq!(key(&field.file("k.previous")).public_key(), device.key.public_key());
-        for (file, mode) in [("k", 0o600), ("k.previous", 0o600), ("c", 0o644)] {
+        for (file, mode) in [("k", 0o640), ("k.previous", 0o640), ("c", 0o604)] {
             let found = field.file(file).metadata().unwrap().permissions().mode();
             assert_eq!(found & 0o777, mode, "{file}");
         }
@@ -324,6 +331,93 @@ async fn a_pair_that_ends_the_handshake_is_put_aside() {
     server.stop().await;
 }
 
+/// It was proven, and the answer lost; then somebody on the way says no in the server's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_a_pair_that_may_be_the_only_one_left_is_not_put_aside() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let device = server.device("device-1");
+    let next = server.rotate(&device).await;
+    server.session(&next).await;
+    let mut field = Field::new(&server, &device);
+    field.put("c.next", "k.next", &next);
+    field.url = refused_once(server.server.est_address()).await;
+    field.renew(&[]).refused("stays beside the present one because that is not accepted either");
+    assert_eq!(certificate(&field.file("c.next")), next.certificate);
+    field.renew(&[]).success();
+    field.holds(&next);
+    field.is_tidy();
+    server.stop().await;
+}
+
+/// It may be the only key that the server accepts, and its certificate may come back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_a_next_pair_that_cannot_be_read_now_is_not_lost() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let device = due(&server);
+    for unreadable in ["c.next", "k.next"] {
+        reset(&server).await;
+        let field = Field::new(&server, &device);
+        let next = server.rotate(&device).await;
+        server.session(&next).await;
+        field.put("c.next", "k.next", &next);
+        field.write("c.switching", "");
+        let (there, away) = (field.file(unreadable), field.file("away"));
+        std::fs::rename(&there, &away).unwrap();
+        std::fs::create_dir(&there).unwrap();
+        field.renew(&[]).refused(&format!("{unreadable}: Is a directory"));
+        field.holds(&device);
+        std::fs::remove_dir(&there).unwrap();
+        std::fs::rename(&away, &there).unwrap();
+        field.renew(&[]).success();
+        field.holds(&next);
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_a_key_that_the_server_may_have_accepted_is_kept_and_nothing_is_said_to_be_renewed() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    for marker in ["c.proving", "c.switching"] {
+        reset(&server).await;
+        let device = due(&server);
+        let field = Field::new(&server, &device);
+        let next = server.rotate(&device).await;
+        server.session(&next).await;
+        field.put("lost", "k.next", &next);
+        field.write(marker, "");
+        field.renew(&[]).refused("the server answered 403");
+        field.holds(&device);
+        assert_eq!(key(&field.file("k.refused")).public_key(), next.key.public_key());
+        // It comes back with its certificate: a person has found that.
+        std::fs::rename(field.file("k.refused"), field.file("k.next")).unwrap();
+        std::fs::rename(field.file("lost"), field.file("c.next")).unwrap();
+        field.renew(&[]).success();
+        field.holds(&next);
+    }
+    server.stop().await;
+}
+
+/// A full disk, or a file that nobody can replace, is found out while the old pair is still good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_whatever_of_the_switch_can_fail_is_done_before_the_server_knows() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let device = server.device("device-1");
+    let field = Field::new(&server, &device);
+    let next = server.rotate(&device).await;
+    field.put("c.next", "k.next", &next);
+    for blocked in ["c.previous", "k.unfinished", "c.unfinished", "c.proving.unfinished"] {
+        std::fs::create_dir(field.file(blocked)).unwrap();
+        std::fs::write(field.file(blocked).join("full"), "").unwrap();
+        field.renew(&[]).refused(blocked);
+        assert_eq!(server.states("device-1").await, ["current", "pending"], "{blocked}");
+        std::fs::remove_dir_all(field.file(blocked)).unwrap();
+    }
+    field.renew(&[]).success();
+    field.holds(&next);
+    field.is_tidy();
+    server.stop().await;
+}
+
 /// What the server has accepted is put in place without it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_that_was_begun_ends_without_the_server() {
@@ -335,7 +429,7 @@ async fn a_switch_that_was_begun_ends_without_the_server() {
         field
     };
     let told = ["--on-renewed", "cp \"$ESTD_CERT\" seen; cp \"$ESTD_KEY\" seen.key; echo done"];
-    let ends = |field: &Field, finished: bool| {
+    let ends = |field: &Field| {
         let done = field.renew(&told);
         assert!(done.stderr.contains("done\n") && !done.stdout.contains("done\n"), "{done:?}");
         assert!(done.success().starts_with("renewed: "));
@@ -348,27 +442,19 @@ async fn a_switch_that_was_begun_ends_without_the_server() {
         for gone in ["c.next", "k.next", "c.switching", "c.next.csr"] {
             assert!(!left.contains(gone), "{gone}: {left:?}");
         }
-        assert_eq!(left.contains("k.previous"), finished, "{left:?}");
     };
     // Nothing is in place yet.
     let before = field();
     before.put("c.next", "k.next", &new);
-    ends(&before, true);
-    // The old pair is kept already, by half.
-    let kept = field();
-    kept.put("c.next", "k.next", &new);
-    kept.write("k.previous", &old.key.to_pem().unwrap());
-    kept.write("c.previous.unfinished", "-----BEG");
-    ends(&kept, true);
-    assert_eq!(certificate(&kept.file("c.previous")), old.certificate);
+    ends(&before);
     // The key is in place, its certificate is not.
     let half = field();
     half.put("c.next", "k", &new);
-    ends(&half, false);
+    ends(&half);
     // Both are, and nobody was told.
     let whole = field();
     whole.put("c", "k", &new);
-    ends(&whole, false);
+    ends(&whole);
     whole.renew(&[]).success();
 }
 
@@ -417,15 +503,35 @@ async fn h_13_a_label_in_the_url_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_that_fails_is_told_and_undoes_nothing() {
+async fn a_command_that_fails_is_told_undoes_nothing_and_is_run_again() {
     let server = TestServer::start(Backend::Sqlite).await;
     let device = due(&server);
     let field = Field::new(&server, &device);
-    let done = field.renew(&["--on-renewed", "exit 3"]);
-    assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(done.stderr.contains("--on-renewed \"exit 3\": exit status: 3"), "{done:?}");
-    assert_ne!(field.pair(), device.certificate);
+    for _ in 0..2 {
+        field
+            .renew(&["--on-renewed", "exit 3"])
+            .refused("is in place, but --on-renewed \"exit 3\" failed: exit status: 3");
+        assert_ne!(field.pair(), device.certificate);
+        assert!(field.file("c.switching").exists());
+    }
+    let renewed = field.pair();
+    assert!(field.renew(&["--on-renewed", "true"]).success().starts_with("renewed: "));
+    assert_eq!(field.pair(), renewed);
     field.is_tidy();
+    server.stop().await;
+}
+
+/// It was so for the whole life of a certificate.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_always_fails_keeps_no_certificate_from_being_renewed() {
+    let server = TestServer::start(Backend::Sqlite).await;
+    let device = due(&server);
+    server.session(&device).await;
+    let field = Field::new(&server, &device);
+    field.write("c.switching", "");
+    field.renew(&["--on-renewed", "exit 3"]).refused("failed: exit status: 3");
+    assert_ne!(field.pair(), device.certificate);
+    assert_eq!(server.states("device-1").await, ["superseded", "current"]);
     server.stop().await;
 }
 
@@ -489,6 +595,25 @@ async fn watch_renews_when_the_window_comes() {
     server.stop().await;
 }
 
+/// Its clock is behind, and the server tells the time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_whose_clock_is_behind_goes_by_that_of_the_server() {
+    let root = authority();
+    let time = UnixTime::now().plus(30 * DAY);
+    let body = json!({ "suggestedWindow": { "start": time, "end": time } });
+    for (date, due) in [("", false), ("Date: Thu, 01 Jan 2099 00:00:00 GMT\r\n", true)] {
+        let get = format!("200 OK\r\n{date}X: y\r\n\r\n{body}");
+        let url = canned(&root, &[&get], "503 Service Unavailable").await;
+        let field = Field::at(&url, &root, &valid_for(&root, -DAY, 365 * DAY));
+        let done = field.renew(&[]);
+        if due {
+            done.refused("the server answered 503");
+        } else {
+            assert!(done.success().contains(" is renewed at "));
+        }
+    }
+}
+
 /// An operator may have paused the rotation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watch_asks_again_before_it_renews() {
@@ -521,10 +646,16 @@ async fn watch_asks_again_before_it_renews() {
 async fn watch_waits_as_long_as_the_server_says() {
     let root = authority();
     let (unavailable, waiting) = ("503 Service Unavailable", "202 Accepted");
-    for (status, pause) in [(unavailable, 600), (waiting, 600), (unavailable, 5)] {
+    for (status, pause, left, least) in [
+        (unavailable, 600, 20 * DAY, 600),
+        (waiting, 600, 20 * DAY, 600),
+        (unavailable, 5, 20 * DAY, 30),
+        // The certificate does not last as long.
+        (unavailable, 86_400, 100, 30),
+    ] {
         let answer = format!("{status}\r\nRetry-After: {pause}");
         let url = canned(&root, &["404 Not Found"], &answer).await;
-        let field = Field::at(&url, &root, &valid_for(&root, -80 * DAY, 20 * DAY));
+        let field = Field::at(&url, &root, &valid_for(&root, -80 * DAY, left));
         let agent = Agent::start(&field, &["--watch"]);
         let log = eventually("the agent to fail", async || {
             let log = field.read("log");
@@ -532,10 +663,39 @@ async fn watch_waits_as_long_as_the_server_says() {
         });
         let log = log.await;
         let seconds = log.trim().rsplit(' ').nth(1).unwrap().parse::<u64>().unwrap();
-        let least = pause.max(30);
         assert!((least..=least * 3 / 2).contains(&seconds), "{log}");
         assert_eq!(agent.stop().await, "");
     }
+}
+
+/// Nobody reads along any more, or the disk is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watch_goes_on_where_nothing_can_be_printed() {
+    let root = authority();
+    let url = canned(&root, &["404 Not Found"], "503 Service Unavailable").await;
+    for device in [valid_for(&root, -DAY, 300 * DAY), valid_for(&root, -80 * DAY, 20 * DAY)] {
+        let field = Field::at(&url, &root, &device);
+        let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = field.command(&["--watch"]);
+        let mut agent = Agent(command.stdout(full()).stderr(full()).spawn().unwrap());
+        eventually("the first look", async || field.file("k.lock").exists().then_some(())).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(agent.0.try_wait().unwrap().is_none(), "it has ended");
+    }
+}
+
+/// They come as a set, whose order means nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_certificate_is_found_among_those_of_the_cas() {
+    let root = authority();
+    let next = valid_for(&root, 0, 90 * DAY);
+    let all = [root.certificate().der(), next.certificate.der()];
+    let answer = format!("200 OK\r\n\r\n{}", to_est_text(&certs_only(&all).unwrap()));
+    let url = canned(&root, &["404 Not Found"], &answer).await;
+    let field = Field::at(&url, &root, &valid_for(&root, -80 * DAY, 20 * DAY));
+    field.write("k.next", &next.key.to_pem().unwrap());
+    field.renew(&[]).success();
+    field.holds(&next);
 }
 
 /// An agent that runs; its standard error is in the field's `log`.
@@ -608,6 +768,25 @@ async fn canned(root: &Authority, gets: &[&str], post: &str) -> String {
                 let answer = if buffer.starts_with(b"GET") { gets.next().unwrap() } else { &post };
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
+        }
+    });
+    url
+}
+
+/// Somebody on the way to the server, who ends the first connection by an alert that nobody has
+/// authenticated, access_denied, and lets the others pass; gives their URL.
+async fn refused_once(server: SocketAddr) -> String {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{HOST}:{}", socket.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        let (mut refused, _) = socket.accept().await.unwrap();
+        let _hello = refused.read(&mut [0; 8192]).await.unwrap();
+        refused.write_all(&[21, 3, 3, 0, 2, 2, 49]).await.unwrap();
+        while let Ok((mut stream, _)) = socket.accept().await {
+            let mut onward = TcpStream::connect(server).await.unwrap();
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut stream, &mut onward).await },
+            );
         }
     });
     url

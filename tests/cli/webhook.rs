@@ -158,6 +158,22 @@ on_both_ledgers! {
         field.server.stop().await;
     }
 
+    /// The attempt that is under way fails, and the one after it would be in an hour.
+    async fn an_operator_who_says_again_is_heard_during_an_attempt(backend: Backend) {
+        let field = Field::new(backend).await;
+        let receiver = Receiver::start().await;
+        receiver.replies(Reply::Silence);
+        field.add("hook", &receiver, &["device-ca"]);
+        field.host.sql("UPDATE webhook SET attempts = 5").await;
+        field.disable_and_enable();
+        receiver.received(1).await;
+        receiver.replies(Reply::Status(204));
+        field.estd(&["webhook", "redeliver", "hook"]).success();
+        assert_eq!(receiver.received(3).await.len(), 3, "the first event twice");
+        field.idle("hook").await;
+        field.server.stop().await;
+    }
+
     /// Else each look at the audit log would go through all of them again.
     async fn rows_that_are_none_of_its_business_are_noted_by_the_thousand(backend: Backend) {
         let field = Field::new(backend).await;
@@ -415,6 +431,8 @@ async fn a_webhook_that_cannot_be_is_refused_with_every_reason() {
     let reason = "such a webhook cannot be\n  \"a b\" is not a webhook name: 1 to 64 letters, \
          digits, '.', '_' and '-'\n  \"example.com/\" is not a URL of a webhook: http://";
     refused.refused(reason);
+    let beyond = field.estd(&["webhook", "add", "x", "http://localhost:99999/"]);
+    beyond.refused("its port is not a number from 0 to 65535");
     let unknown = field.estd(&["webhook", "add", "x", "http://localhost/", "--event", "alarms"]);
     assert_eq!(unknown.code, Some(2), "{unknown:?}");
     let admin = field.host.read("data/admin-token");

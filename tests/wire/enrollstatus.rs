@@ -1,7 +1,7 @@
 //! What a device says of its enrolment (RFC 8995 §5.9.4).
 
 use crate::support::wire::{get_with, post_with};
-use crate::support::{Answer, Device, TestServer};
+use crate::support::{Answer, Device, TestServer, Tls};
 use crate::{assert_refused, server};
 
 const PATH: &str = "/.well-known/brski/enrollstatus";
@@ -49,9 +49,33 @@ async fn i7_a_certificate_that_is_not_accepted_any_more_is_told_so() {
     let old = server.device("device-1");
     let new = server.rotate(&old).await;
     server.session(&new).await;
-    assert_refused(&say(&server, Some(&old), WELL).await, 403, "credential-superseded");
-    assert_eq!(server.refusals().await, ["credential-superseded"], "once");
+    let mut wire = server.connect(Some(&old), &Tls::default()).await.unwrap();
+    for _ in 0..2 {
+        let answer = wire.send(&post_with(PATH, JSON, WELL)).await.unwrap();
+        assert_refused(&answer, 403, "credential-superseded");
+    }
+    drop(wire);
+    let said = async || server.audit().await.into_iter().filter(|row| row.action == "enrollstatus");
+    assert_eq!(said().await.count(), 0, "it does not speak for the device");
+    assert_eq!(server.refusals().await, ["credential-superseded"; 2], "each time, and not more");
     assert_eq!(say(&server, Some(&new), WELL).await.status, 200);
+    server.stop().await;
+}
+
+/// Else one device would fill the disk of the ledger.
+#[tokio::test]
+async fn i11_what_a_device_says_again_and_again_is_on_record_a_few_times() {
+    let server = server().await;
+    let device = server.device("device-1");
+    let mut wire = server.connect(Some(&device), &Tls::default()).await.unwrap();
+    for number in 0..40 {
+        let said = format!(r#"{{"version":1,"status":true,"reason":"{number}"}}"#);
+        let answer = wire.send(&post_with(PATH, JSON, said.as_bytes())).await.unwrap();
+        assert_eq!(answer.status, 200);
+    }
+    let rows = server.audit().await.into_iter();
+    let rows = rows.filter(|row| row.action == "enrollstatus" && !row.detail.contains(" more "));
+    assert!((16..=32).contains(&rows.count()), "an hour may end meanwhile");
     server.stop().await;
 }
 

@@ -39,13 +39,13 @@ enum Ended {
 }
 
 impl Delivery {
-    pub(super) fn new(
+    pub(super) async fn new(
         courier: Arc<Courier>,
         turn: Turn,
         secret: WebhookSecret,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let poster = Poster::new(turn.url.uri());
+        let poster = courier.poster(turn.url.uri()).await;
         Self { courier, turn, secret, poster, stop, noted: Instant::now() }
     }
 

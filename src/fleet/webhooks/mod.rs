@@ -8,13 +8,15 @@ pub use event::to_json as event_to_json;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use hyper::Uri;
+use tokio::sync::{Mutex, watch};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::sleep;
 use tracing::error;
 
+use crate::client::{ClientError, HostRoots, Poster};
 use crate::keys::{KeyStore, WebhookSecret};
 use crate::ledger::{Due, Ledger, LedgerError};
 use crate::model::WebhookName;
@@ -24,14 +26,16 @@ use delivery::Delivery;
 /// How often the ledger is asked for news.
 const STEP: Duration = Duration::from_secs(1);
 
+/// How long the roots of this host are used before they are read anew.
+const ROOTS_KEPT: Duration = Duration::from_hours(1);
+
 /// What delivers the events of every webhook.
 pub struct Courier {
-    /// Where the events are.
-    pub ledger: Ledger,
-    /// What opens the secrets.
-    pub key_store: Arc<KeyStore>,
-    /// Where deliveries are counted.
-    pub metrics: Arc<Metrics>,
+    ledger: Ledger,
+    key_store: Arc<KeyStore>,
+    metrics: Arc<Metrics>,
+    /// What receivers of `https` are verified by, and when it was read.
+    roots: Mutex<Option<(Instant, HostRoots)>>,
 }
 
 /// Delivers until `drain` says to end, and then what is on its way.
@@ -58,6 +62,31 @@ pub async fn keep_going(courier: Courier, mut drain: watch::Receiver<bool>) {
 }
 
 impl Courier {
+    /// What delivers the events of this ledger, opens the secrets by this store, and counts
+    /// deliveries there.
+    pub fn new(ledger: Ledger, key_store: Arc<KeyStore>, metrics: Arc<Metrics>) -> Self {
+        Self { ledger, key_store, metrics, roots: Mutex::new(None) }
+    }
+
+    /// What posts to a URL.
+    async fn poster(&self, url: &Uri) -> Result<Poster, ClientError> {
+        let roots =
+            if url.scheme_str() == Some("https") { Some(self.roots().await?) } else { None };
+        Poster::new(url, roots)
+    }
+
+    async fn roots(&self) -> Result<HostRoots, ClientError> {
+        let mut kept = self.roots.lock().await;
+        if let Some((read_at, roots)) = &*kept
+            && read_at.elapsed() < ROOTS_KEPT
+        {
+            return Ok(roots.clone());
+        }
+        let roots = spawn_blocking(HostRoots::read).await.unwrap_or(Err(ClientError::NoRoots))?;
+        *kept = Some((Instant::now(), roots.clone()));
+        Ok(roots)
+    }
+
     /// The webhook's secret. That it does not open is said once.
     fn open(&self, due: &Due, closed: &mut HashSet<WebhookName>) -> Option<WebhookSecret> {
         match self.key_store.unwrap_secret(due.wrapped_secret(), due.name()) {
@@ -91,7 +120,7 @@ impl Courier {
         stop: watch::Receiver<bool>,
     ) -> Result<(), LedgerError> {
         match self.ledger.take_turn(due).await? {
-            Some(turn) => Delivery::new(self, turn, secret, stop).run().await,
+            Some(turn) => Delivery::new(self, turn, secret, stop).await.run().await,
             None => Ok(()),
         }
     }

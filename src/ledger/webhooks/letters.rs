@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::super::database::{Row, Statement};
 use super::super::transaction::WriteTransaction;
 use super::super::{Ledger, LedgerError};
+use super::turn::AT_ONCE;
 use super::{Turn, act, named};
 use crate::clock::UnixTime;
 use crate::model::{FactoryId, WebhookId, WebhookName};
@@ -71,8 +72,8 @@ impl Ledger {
         let rows = transaction.rows(named(name, factory)).await?;
         let Some(webhook) = rows.first() else { return Ok(None) };
         let id = webhook.integer("id")?;
-        let now = Statement::new("UPDATE webhook SET next_attempt_at = 0 WHERE id = $1");
-        transaction.execute(now.bind(id)).await?;
+        let now = Statement::new("UPDATE webhook SET next_attempt_at = $1 WHERE id = $2");
+        transaction.execute(now.bind(AT_ONCE).bind(id)).await?;
         let again = "UPDATE webhook_dead_letter SET again = 1 WHERE webhook_id = $1";
         let count = transaction.execute(Statement::new(again).bind(id)).await?;
         let factory = webhook.maybe_integer("factory_id")?.map(FactoryId);

@@ -9,6 +9,8 @@ use crate::model::{EventKinds, FactoryId, Progress, WebhookId, WebhookName, Webh
 
 /// How long a turn lasts, in seconds, unless it is prolonged; a delivery takes a sixth of it at most.
 const LEASE_SECONDS: i64 = 60;
+/// As the time of the next attempt: at once, and be a turn under way that would put it off.
+pub(super) const AT_ONCE: i64 = -1;
 /// How many rows that are none of its business a webhook may have before it, before that is noted.
 const UNNOTED_ROWS: i64 = 1000;
 
@@ -79,8 +81,8 @@ impl Ledger {
     pub async fn take_turn(&self, due: Due) -> Result<Option<Turn>, LedgerError> {
         let (Due(before), now) = (due, UnixTime::now());
         let update = Statement::new(
-            "UPDATE webhook SET leased_until = $1 WHERE id = $2 AND leased_until = $3 \
-             AND next_attempt_at <= $4 RETURNING *",
+            "UPDATE webhook SET leased_until = $1, next_attempt_at = $4 \
+             WHERE id = $2 AND leased_until = $3 AND next_attempt_at <= $4 RETURNING *",
         )
         .bind(now.plus(LEASE_SECONDS).0)
         .bind(before.id.0)
@@ -122,7 +124,8 @@ impl Ledger {
     ) -> Result<bool, LedgerError> {
         let progress = &turn.progress;
         let update = Statement::new(
-            "UPDATE webhook SET done_to = $1, attempts = $2, next_attempt_at = $3, \
+            "UPDATE webhook SET done_to = $1, attempts = $2, next_attempt_at = \
+             CASE WHEN next_attempt_at = $9 THEN next_attempt_at ELSE $3 END, \
              last_error = $4, delivered_at = $5, leased_until = $6 \
              WHERE id = $7 AND leased_until = $8",
         )
@@ -133,7 +136,8 @@ impl Ledger {
         .bind(progress.delivered_at.map(|UnixTime(at)| at))
         .bind(leased_until.0)
         .bind(turn.id.0)
-        .bind(turn.leased_until.0);
+        .bind(turn.leased_until.0)
+        .bind(AT_ONCE);
         let mut transaction = WriteTransaction::begin(&self.database).await?;
         let kept = transaction.execute(update).await? > 0;
         if let Some(number) = dead.filter(|_| kept) {
