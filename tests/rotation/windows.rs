@@ -8,8 +8,11 @@ use estd::pki::{Certificate, Fingerprint};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Backend, TestServer};
+use crate::support::device::name;
+use crate::support::{Backend, Device, FACTORY, TestServer};
 use crate::{act, counts_become, fleet, line, off_the_line, on_both_ledgers, start, state_becomes};
+
+const DAY: i64 = 24 * 3600;
 
 /// The window that a device of the factory line is told, and how many seconds until it may ask again.
 async fn window(server: &TestServer, certificate: &Certificate) -> (UnixTime, UnixTime, i64) {
@@ -30,9 +33,9 @@ on_both_ledgers! {
         let ordinary = window(&server, &fleet[0].certificate).await;
         assert_eq!(ordinary.2, 21_600);
         let mut asked = off_the_line(&server, "certs-1");
-        asked["pace"] = json!({ "per_minute": 1, "begin": "2100-01-01" });
+        let begin = UnixTime::now().plus(30 * DAY);
+        asked["pace"] = json!({ "per_minute": 1, "begin": begin.to_string() });
         start(&api, &asked).await;
-        let begin = UnixTime::parse("2100-01-01").unwrap();
         let mut starts = BTreeMap::new();
         for device in &fleet {
             let (start, end, retry) = window(&server, &device.certificate).await;
@@ -46,6 +49,23 @@ on_both_ledgers! {
         assert_eq!(paused, (ordinary.0, ordinary.1, 300), "as ever, but look again soon");
         act(&api, "certs-1", "abort").await.json(200);
         assert_eq!(window(&server, &fleet[0].certificate).await, ordinary);
+        server.stop().await;
+    }
+
+    /// A slot that comes later than the certificate wants to be renewed would strand the device.
+    async fn a_slot_never_puts_a_renewal_off(backend: Backend) {
+        let (server, api, _) = fleet(backend, 0).await;
+        let name = name("device-0", FACTORY);
+        let line_ca = &server.factory_line;
+        let device = Device::with_certificate(line_ca, &name, &[], -70..20);
+        server.session(&device).await;
+        let own = window(&server, &device.certificate).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        asked["pace"] = json!({ "per_minute": 1, "begin": "2100-01-01" });
+        start(&api, &asked).await;
+        let told = window(&server, &device.certificate).await;
+        assert_eq!(told, (own.0, own.1, 300));
+        assert!(told.1 < device.certificate.validity().not_after);
         server.stop().await;
     }
 
