@@ -9,7 +9,7 @@ use crate::fleet::rotations::AskedRotation;
 use crate::model::rotation::{
     DailyWindow, FioconfigSettings, Pace, Plan, RotationName, Selection, StopRule,
 };
-use crate::model::{DeviceCa, DeviceName, FactoryTrust, Label};
+use crate::model::{Approval, DeviceCa, DeviceName, FactoryTrust, Label};
 
 /// How many devices may be named.
 const NAMES_LIMIT: usize = 10_000;
@@ -173,11 +173,7 @@ impl WrittenPace {
 
 impl WrittenFioconfig {
     fn meant(self, api: &Api, default: &FioconfigSettings) -> Result<FioconfigSettings, ApiError> {
-        let label = self.label.as_deref().map(Label::parse).transpose()?;
-        let profiles = &api.active.load_full().snapshot().profiles.clone();
-        if label.is_some() && profiles.select(label.as_ref()).is_none() {
-            return Err(ApiError::bad_request("fioconfig.label: no profile has this label"));
-        }
+        check_profile(api, "fioconfig.label", self.label.as_deref())?;
         let settings = FioconfigSettings {
             label: self.label,
             pkey_ids: self.pkey_ids.unwrap_or_else(|| default.pkey_ids.clone()),
@@ -191,6 +187,20 @@ impl WrittenFioconfig {
         }
         Ok(settings)
     }
+}
+
+/// Devices must be able to get a certificate where they are sent, under the label that `key` names: an
+/// agent that is told to wait makes a new request each time, which no approval fits.
+pub(super) fn check_profile(api: &Api, key: &str, label: Option<&str>) -> Result<(), ApiError> {
+    let named = label.map(Label::parse).transpose()?;
+    let active = api.active.load();
+    let why = match (active.snapshot().profiles.select(named.as_ref()), label) {
+        (Some(profile), _) if profile.approval == Approval::Automatic => return Ok(()),
+        (Some(_), Some(label)) => format!("requests under the label {label} wait for an operator"),
+        (Some(_), None) => "requests without a label wait for an operator".to_owned(),
+        (None, label) => format!("no profile has the label {}", label.unwrap_or_default()),
+    };
+    Err(ApiError::bad_request(format!("{key}: {why}; name a label that is approved by itself")))
 }
 
 fn stop_rule(

@@ -3,10 +3,11 @@
 use serde_json::json;
 
 use crate::support::device::{name, new_key, request};
-use crate::support::{Device, FACTORY};
+use crate::support::fioctl::Fioctl;
+use crate::support::{Device, FACTORY, TestServer};
 use crate::{
-    act, counts, counts_become, devices, fleet, lose_patience, off_the_line, on_both_ledgers,
-    start, state_becomes, status,
+    ROTATIONS, act, counts, counts_become, devices, fleet, lose_patience, off_the_line,
+    on_both_ledgers, start, state_becomes, status,
 };
 
 /// A request that is refused: for somebody else's name.
@@ -46,6 +47,27 @@ on_both_ledgers! {
         assert_eq!(server.reenroll(&forged, &right).await.status, 403);
         let running = status(&api, "certs-1").await;
         assert_eq!((&running["state"], counts(&running)), (&json!("running"), [0, 1, 0, 0, 0, 0]));
+        server.stop().await;
+    }
+
+    /// An agent that is told to wait makes another request each time, so that no approval fits.
+    async fn a_request_that_waits_for_an_operator_has_failed(backend: Backend) {
+        let server = TestServer::start_with(backend, "[est.profile]\napproval = 'manual'").await;
+        let api = Fioctl::new(&server);
+        let device = server.device("device-0");
+        server.session(&device).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        let refused = api.post(ROTATIONS, &asked).await.json(400);
+        let message = refused["message"].as_str().unwrap();
+        assert!(message.contains("requests without a label wait for an operator"), "{message}");
+        asked["fioconfig"] = json!({ "label": "fioconfig" });
+        start(&api, &asked).await;
+        counts_become(&api, "certs-1", [0, 1, 0, 0, 0, 0]).await;
+        // It goes where it was not sent.
+        assert_eq!(server.reenroll(&device, &device.request().1).await.status, 202);
+        let failed = status(&api, "certs-1").await["failed"][0].clone();
+        assert_eq!(failed["reason"], "refused");
+        assert_eq!(failed["detail"], "held: the request waits for an operator");
         server.stop().await;
     }
 

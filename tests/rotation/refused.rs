@@ -47,7 +47,7 @@ async fn what_is_no_rotation_is_refused() {
         (with("stop", json!({ "never": true, "last": 5 })), 400, "not both"),
         (with("reason", json!("x".repeat(1001))), 400, "reason: 1000 characters at most"),
         (with("patience_hours", json!(0)), 400, "patience_hours must be at least 1"),
-        (with("fioconfig", json!({ "label": "nope" })), 400, "no profile has this label"),
+        (with("fioconfig", json!({ "label": "nope" })), 400, "no profile has the label nope"),
         (with("fioconfig", json!({ "pkey_ids": "01\nX=1" })), 400, "pkey_ids must be hex"),
         (with("colour", json!("red")), 422, "colour"),
     ];

@@ -16,7 +16,7 @@ use super::super::auth::Principal;
 use super::super::devices::unknown_device;
 use super::super::error::ApiError;
 use super::super::role::{Operator, Viewer};
-use super::super::rotation_request::REASON_LIMIT;
+use super::super::rotation_request::{REASON_LIMIT, check_profile};
 use super::super::rotation_view::RotationView;
 use super::super::selection::FactoryQuery;
 use super::devices::NameQuery;
@@ -24,7 +24,7 @@ use super::read;
 use crate::fleet::rotations::{self, AskedRotation};
 use crate::ledger::Started;
 use crate::model::rotation::{FioconfigSettings, Plan, ROTATE_CERTS, RotationName, Selection};
-use crate::model::{ConfigFile, ConfigScope, DeviceMetadata, FactoryTrust, Label};
+use crate::model::{ConfigFile, ConfigScope, DeviceMetadata, FactoryTrust};
 
 const EST_PATH: &str = "/.well-known/est";
 
@@ -306,13 +306,7 @@ fn label(server: &str, api: &Api, trust: &FactoryTrust) -> Result<Option<String>
     if uri.host() != Some(host.as_str()) {
         return Err(ApiError::bad_request(format!("ESTSERVER: this Factory's EST is at {host}")));
     }
-    let label = rest.trim_matches('/');
-    if label.is_empty() {
-        return Ok(None);
-    }
-    let parsed = Label::parse(label)?;
-    if api.active.load().snapshot().profiles.select(Some(&parsed)).is_none() {
-        return Err(ApiError::bad_request(format!("ESTSERVER: no profile has the label {label}")));
-    }
-    Ok(Some(label.to_owned()))
+    let label = Some(rest.trim_matches('/')).filter(|label| !label.is_empty());
+    check_profile(api, "ESTSERVER", label)?;
+    Ok(label.map(str::to_owned))
 }

@@ -16,6 +16,8 @@ pub(super) enum Happened<'a> {
     InUse(i64, DeviceCaId),
     /// Its request was refused.
     Refused(&'a Refusal),
+    /// Its request waits for an operator: agents do not.
+    Held,
     /// It says that a step of its own went wrong.
     StepFailed(&'a DeviceEvent),
 }
@@ -27,14 +29,16 @@ impl Happened<'_> {
             Self::InUse(credential, ca) => Fact::InUse(aim.is_met_by(credential, ca, before)),
             // Whoever comes again and again fails at what comes after the certificate.
             Self::Refused(Refusal::RetriedTooOften(_)) | Self::StepFailed(_) => Fact::StepFailed,
-            Self::Refused(_) => Fact::Refused,
+            Self::Refused(_) | Self::Held => Fact::Refused,
         }
     }
 
     fn reason(self) -> MemberReason {
         match self {
             Self::StepFailed(_) => MemberReason::Step,
-            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) => MemberReason::Refused,
+            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) | Self::Held => {
+                MemberReason::Refused
+            }
         }
     }
 
@@ -42,13 +46,14 @@ impl Happened<'_> {
     fn is_about(self, rotation: &Rotation) -> bool {
         match self {
             Self::StepFailed(event) => rotation.name.as_str() == event.rotation,
-            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) => true,
+            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) | Self::Held => true,
         }
     }
 
     fn detail(self) -> Option<String> {
         match self {
             Self::Issued(..) | Self::InUse(..) => None,
+            Self::Held => Some("held: the request waits for an operator".to_owned()),
             Self::Refused(refusal) => Some(format!("{}: {refusal}", refusal.code())),
             Self::StepFailed(event) => Some(format!("{}: {}", event.step, event.details)),
         }
@@ -56,21 +61,29 @@ impl Happened<'_> {
 }
 
 impl Batch<'_> {
-    /// A request was refused. It is the device's own only if it came by a credential of the device:
-    /// what a forger asks for says nothing of the device. Neither does what the server cannot do now.
+    /// A request was refused. What the server cannot do now says nothing of the device.
     pub(super) fn follow_refused(
         &mut self,
         key: &DeviceKey,
         shown: Option<Fingerprint>,
         refusal: &Refusal,
     ) {
-        if refusal.class() == Class::Unavailable {
-            return;
+        if refusal.class() != Class::Unavailable {
+            self.follow_own(key, shown, Happened::Refused(refusal));
         }
+    }
+
+    /// Follows what became of a request if it came by a credential of the device: what a forger asks
+    /// for says nothing of the device.
+    pub(super) fn follow_own(
+        &mut self,
+        key: &DeviceKey,
+        shown: Option<Fingerprint>,
+        happened: Happened<'_>,
+    ) {
         let device = self.facts.devices.get(key);
-        let own = shown.is_some_and(|shown| device.is_some_and(|device| device.accepts(shown)));
-        if own {
-            self.follow(key, Happened::Refused(refusal));
+        if shown.is_some_and(|shown| device.is_some_and(|device| device.accepts(shown))) {
+            self.follow(key, happened);
         }
     }
 
