@@ -118,6 +118,7 @@ fn rotation(factory: FactoryId) -> NewRotation {
         pace,
         stop: None,
         patience: 3600,
+        validity: 0,
         fioconfig: FioconfigSettings::default(),
         reason: String::new(),
     };

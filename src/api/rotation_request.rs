@@ -9,7 +9,7 @@ use crate::fleet::rotations::AskedRotation;
 use crate::model::rotation::{
     DailyWindow, FioconfigSettings, Pace, Plan, RotationName, Selection, StopRule,
 };
-use crate::model::{Approval, DeviceCa, DeviceName, FactoryTrust, Label};
+use crate::model::{Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryTrust, Label};
 
 /// How many devices may be named.
 const NAMES_LIMIT: usize = 10_000;
@@ -99,12 +99,14 @@ impl Written {
             let why = format!("reason: {REASON_LIMIT} characters at most");
             return Err(ApiError::bad_request(why));
         }
+        let profile = profile(api, "fioconfig.label", self.fioconfig.label.as_deref())?;
         let plan = Plan {
             selection: self.select.selection(device_ca, named.as_deref())?,
             pace: self.pace.meant(&defaults.pace, now)?,
             stop: stop_rule(self.stop, defaults.stop)?,
             patience,
-            fioconfig: self.fioconfig.meant(api, &defaults.fioconfig)?,
+            validity: profile.validity_seconds,
+            fioconfig: self.fioconfig.meant(&defaults.fioconfig)?,
             reason: self.reason,
         };
         let name = name.unwrap_or_else(|| RotationName::at(now));
@@ -172,8 +174,7 @@ impl WrittenPace {
 }
 
 impl WrittenFioconfig {
-    fn meant(self, api: &Api, default: &FioconfigSettings) -> Result<FioconfigSettings, ApiError> {
-        check_profile(api, "fioconfig.label", self.label.as_deref())?;
+    fn meant(self, default: &FioconfigSettings) -> Result<FioconfigSettings, ApiError> {
         let settings = FioconfigSettings {
             label: self.label,
             pkey_ids: self.pkey_ids.unwrap_or_else(|| default.pkey_ids.clone()),
@@ -189,13 +190,20 @@ impl WrittenFioconfig {
     }
 }
 
-/// Devices must be able to get a certificate where they are sent, under the label that `key` names: an
-/// agent that is told to wait makes a new request each time, which no approval fits.
-pub(super) fn check_profile(api: &Api, key: &str, label: Option<&str>) -> Result<(), ApiError> {
+/// The profile that devices are sent to, under the label that `key` names. They must be able to get a
+/// certificate there: an agent that is told to wait makes a new request each time, which no approval
+/// fits.
+pub(super) fn profile(
+    api: &Api,
+    key: &str,
+    label: Option<&str>,
+) -> Result<EnrolmentProfile, ApiError> {
     let named = label.map(Label::parse).transpose()?;
     let active = api.active.load();
     let why = match (active.snapshot().profiles.select(named.as_ref()), label) {
-        (Some(profile), _) if profile.approval == Approval::Automatic => return Ok(()),
+        (Some(profile), _) if profile.approval == Approval::Automatic => {
+            return Ok(profile.clone());
+        }
         (Some(_), Some(label)) => format!("requests under the label {label} wait for an operator"),
         (Some(_), None) => "requests without a label wait for an operator".to_owned(),
         (None, label) => format!("no profile has the label {}", label.unwrap_or_default()),

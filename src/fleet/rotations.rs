@@ -70,16 +70,22 @@ pub async fn dry_run(
 
 /// Devices must get what they do not have: otherwise the rotation would go on for ever.
 fn check_issuer(trust: &FactoryTrust, asked: &AskedRotation<'_>) -> Result<(), ChangeRefused> {
-    let now = UnixTime::now();
+    let (now, validity) = (UnixTime::now(), asked.plan.validity);
+    let usual = trust.issuing_ca(now, validity);
     let issuer = match asked.target {
         Some(target) => trust.signing_ca(target.id, now),
-        None => trust.issuing_ca(now, 0),
+        None => usual,
     };
     let issuer = issuer.ok_or(ChangeRefused::TargetDoesNotSign)?;
-    match asked.device_ca {
-        Some(leaving) if leaving.id == issuer.id => Err(ChangeRefused::NothingLeaves),
-        _ => Ok(()),
+    if asked.device_ca.is_some_and(|leaving| leaving.id == issuer.id) {
+        return Err(ChangeRefused::NothingLeaves);
     }
+    // Where there is none that lives longer, devices make do with what there is.
+    let end = issuer.certificate.validity().not_after;
+    if end < now.plus(validity) && usual.is_some_and(|usual| usual.id != issuer.id) {
+        return Err(ChangeRefused::TargetEndsSoon(end));
+    }
+    Ok(())
 }
 
 fn wanted(asked: &AskedRotation<'_>) -> Wanted {

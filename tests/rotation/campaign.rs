@@ -1,5 +1,7 @@
 //! Rotations from their start to their end.
 
+use estd::clock::UnixTime;
+use estd::pki::Certificate;
 use serde_json::json;
 
 use crate::support::device::new_key;
@@ -176,13 +178,47 @@ on_both_ledgers! {
         api.post(&format!("/v1/device-cas/{first}/disable"), &json!({})).await.json(200);
         state_becomes(&api, "certs-2", "paused").await;
         let reason = status(&api, "certs-2").await["state_reason"].clone();
-        assert_eq!(reason, "the Device CA that is its target is not enabled");
+        assert_eq!(reason, "the Device CA that is its target does not sign any more");
         asked["id"] = json!("certs-3");
         let refused = api.post(ROTATIONS, &asked).await.json(409);
         let message = refused["message"].as_str().unwrap();
         assert!(message.contains("no Device CA that signs"), "{refused}");
         // No device is left without a certificate for that.
         server.rotate(&fleet[1]).await;
+        server.stop().await;
+    }
+
+    /// A Device CA that ends before the certificates would is not what everybody else is issued from.
+    async fn a_rotation_goes_where_certificates_live_their_time(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 1).await;
+        let new = server.rotate(&fleet[0]).await;
+        server.session(&new).await;
+        let story = api.get("/v1/devices/device-0").await.json(200);
+        let lasting = story["credentials"][1]["device_ca_serial"].as_str().unwrap().to_owned();
+        let csr = api.post("/v1/device-cas/requests", &json!({})).await.json(200);
+        let begin = UnixTime::now().plus(-3500 * 24 * 3600);
+        let csr = csr["csr"].as_str().unwrap();
+        let certificate = crate::selection::certify_at(&server, csr, begin);
+        let short = Certificate::from_pem(certificate.as_bytes()).unwrap().remove(0);
+        let short = short.serial().to_string();
+        api.post("/v1/device-cas", &json!({ "certificate": certificate })).await.json(201);
+
+        let asked = json!({ "select": { "all": true }, "target": short });
+        let message = api.post(ROTATIONS, &asked).await.json(409)["message"].to_string();
+        assert!(message.contains("before the certificates that it shall sign"), "{message}");
+        // Whoever leaves the lasting one gets another of it all the same, as long as it is enabled.
+        let asked = json!({
+            "id": "certs-1", "select": { "device_ca": lasting },
+            "pace": { "per_minute": 1, "begin": "2100-01-01" },
+        });
+        let message = api.post(ROTATIONS, &asked).await.json(409)["message"].to_string();
+        assert!(message.contains("of the very Device CA that they are to leave"), "{message}");
+        api.post(&format!("/v1/device-cas/{lasting}/disable"), &json!({})).await.json(200);
+        start(&api, &asked).await;
+        api.post(&format!("/v1/device-cas/{lasting}/enable"), &json!({})).await.json(200);
+        state_becomes(&api, "certs-1", "paused").await;
+        let reason = status(&api, "certs-1").await["state_reason"].clone();
+        assert_eq!(reason, "the Device CA that devices are to leave is the one that issues to them");
         server.stop().await;
     }
 

@@ -10,10 +10,15 @@ use crate::{ROTATIONS, devices, fleet, line, on_both_ledgers, start};
 
 /// Signs a Device CA's request as the root does offline.
 pub fn certify(server: &TestServer, csr: &str) -> String {
+    certify_at(server, csr, UnixTime::now())
+}
+
+/// The same ten years from `begin` on.
+pub fn certify_at(server: &TestServer, csr: &str, begin: UnixTime) -> String {
     let request = CertificationRequest::from_pem(csr.as_bytes()).unwrap();
     let random = aws_lc_rs::rand::SystemRandom::new();
     let (name, key) = (request.subject(), request.public_key());
-    let certificate = server.root.certify_device_ca(name, key, UnixTime::now(), &random).unwrap();
+    let certificate = server.root.certify_device_ca(name, key, begin, &random).unwrap();
     to_pem("CERTIFICATE", certificate.der()).unwrap()
 }
 

@@ -16,7 +16,7 @@ use super::super::auth::Principal;
 use super::super::devices::unknown_device;
 use super::super::error::ApiError;
 use super::super::role::{Operator, Viewer};
-use super::super::rotation_request::{REASON_LIMIT, check_profile};
+use super::super::rotation_request::{REASON_LIMIT, profile};
 use super::super::rotation_view::RotationView;
 use super::super::selection::FactoryQuery;
 use super::devices::NameQuery;
@@ -255,6 +255,7 @@ async fn start(
         pace: defaults.pace,
         stop: Some(defaults.stop),
         patience: defaults.patience,
+        validity: profile(api, "ESTSERVER", fioconfig.label.as_deref())?.validity_seconds,
         fioconfig,
         reason: change.reason.chars().take(REASON_LIMIT).collect(),
     };
@@ -286,7 +287,7 @@ fn meant(
         FioconfigSettings::are_ids(ids).then(|| ids.to_owned()).ok_or_else(why)
     };
     let settings = FioconfigSettings {
-        label: label(must("ESTSERVER")?, api, trust)?,
+        label: label(must("ESTSERVER")?, trust)?,
         pkey_ids: ids("PKEYIDS", &default.pkey_ids)?,
         cert_ids: ids("CERTIDS", &default.cert_ids)?,
     };
@@ -294,7 +295,7 @@ fn meant(
 }
 
 /// The label in `https://HOST[:PORT]/.well-known/est[/LABEL]`, which must be this Factory's EST.
-fn label(server: &str, api: &Api, trust: &FactoryTrust) -> Result<Option<String>, ApiError> {
+fn label(server: &str, trust: &FactoryTrust) -> Result<Option<String>, ApiError> {
     let uri: Option<Uri> = server.parse().ok();
     let uri = uri.filter(|uri| uri.scheme_str() == Some("https"));
     let rest = uri.as_ref().and_then(|uri| uri.path().strip_prefix(EST_PATH));
@@ -307,6 +308,5 @@ fn label(server: &str, api: &Api, trust: &FactoryTrust) -> Result<Option<String>
         return Err(ApiError::bad_request(format!("ESTSERVER: this Factory's EST is at {host}")));
     }
     let label = Some(rest.trim_matches('/')).filter(|label| !label.is_empty());
-    check_profile(api, "ESTSERVER", label)?;
     Ok(label.map(str::to_owned))
 }

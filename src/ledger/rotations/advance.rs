@@ -1,16 +1,17 @@
 //! What time does to a rotation: more devices are gathered, slots come, patience ends, it finishes.
 
 use super::super::database::{Row, Statement};
+use super::super::device_cas::device_ca;
 use super::super::transaction::WriteTransaction;
 use super::super::{Ledger, LedgerError};
 use super::acts::{finish_if_done, pause_itself};
 use super::start::take_chunk;
 use super::{COLUMNS, Wanted, member_state, rotation, write, write_members};
 use crate::clock::UnixTime;
+use crate::model::DeviceCaState;
 use crate::model::rotation::{
     MemberReason, MemberState, Rotation, RotationId, RotationState, Step,
 };
-use crate::model::{DeviceCaId, DeviceCaState};
 
 /// How many slots one transaction gives out at most.
 const SLOTS: i64 = 5000;
@@ -96,18 +97,14 @@ async fn obstacle(
     if rotation.counts.waiting > 0 && rotation.plan.pace.is_over(now) {
         return Ok(Some("its time is over and devices still wait for their slot"));
     }
-    match rotation.target {
-        Some(target) if !signs(transaction, target).await? => {
-            Ok(Some("the Device CA that is its target is not enabled"))
-        }
-        _ => Ok(None),
-    }
-}
-
-async fn signs(transaction: &mut WriteTransaction, ca: DeviceCaId) -> Result<bool, LedgerError> {
-    let select = Statement::new("SELECT id FROM device_ca WHERE id = $1 AND state = $2");
-    let select = select.bind(ca.0).bind(DeviceCaState::Enabled.as_str());
-    Ok(!transaction.rows(select).await?.is_empty())
+    let select = Statement::new(
+        "SELECT id, factory_id, kind, state, certificate FROM device_ca WHERE factory_id = $1 \
+         AND state = $2 ORDER BY id",
+    );
+    let select = select.bind(rotation.factory.0).bind(DeviceCaState::Enabled.as_str());
+    let rows = transaction.rows(select).await?;
+    let cas = rows.iter().map(device_ca).collect::<Result<Vec<_>, _>>()?;
+    Ok(rotation.obstacle(&cas, now))
 }
 
 /// Devices that were given time and did not use it have failed, for now.

@@ -16,7 +16,7 @@ pub use plan::{
     Selection, StopRule,
 };
 
-use super::{DeviceCaId, FactoryId, NotA, RenewalWindow};
+use super::{DeviceCa, DeviceCaId, FactoryId, NotA, RenewalWindow, issuing_ca, signing_ca};
 use crate::clock::UnixTime;
 
 /// A device whose slot has come has this long, in seconds, before its window is in the past, which
@@ -268,6 +268,21 @@ impl Rotation {
     /// What a certificate must be to count.
     pub fn aim(&self) -> Aim {
         Aim { rotation: self.id, target: self.target, leaving: self.leaving }
+    }
+
+    /// Why it cannot go on with these Device CAs of its Factory: no device would get what is wanted.
+    pub fn obstacle(&self, cas: &[DeviceCa], now: UnixTime) -> Option<&'static str> {
+        if let Some(target) = self.target {
+            let signs = signing_ca(cas, target, now).is_some();
+            return (!signs).then_some("the Device CA that is its target does not sign any more");
+        }
+        match issuing_ca(cas, now, self.plan.validity) {
+            None => Some("no Device CA is enabled for issuing"),
+            Some(issuer) if Some(issuer.id) == self.leaving => {
+                Some("the Device CA that devices are to leave is the one that issues to them")
+            }
+            Some(_) => None,
+        }
     }
 
     /// Whether the device with this ordinal is one of the canaries.

@@ -18,6 +18,10 @@ pub struct Plan {
     pub stop: Option<StopRule>,
     /// How long, in seconds, a device may take to ask, and then to be seen with what it was given.
     pub patience: i64,
+    /// How long, in seconds, the certificates live that its devices get, unless their Device CA ends
+    /// earlier.
+    #[serde(default)]
+    pub validity: i64,
     /// Where fioconfig finds what it needs.
     pub fioconfig: FioconfigSettings,
     /// Why.

@@ -16,6 +16,7 @@ fn rotation(waiting: i64, canary: u32, stop: Option<StopRule>) -> Rotation {
         pace: Pace { canary, ..pace(60, None) },
         stop,
         patience: 3600,
+        validity: 3600,
         fioconfig: FioconfigSettings::default(),
         reason: String::new(),
     };
