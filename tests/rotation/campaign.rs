@@ -148,6 +148,35 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// However many devices are left out before them, the first that are not are the canaries.
+    async fn devices_that_are_left_out_take_no_canarys_place(backend: Backend) {
+        let (server, api, _) = fleet(backend, 0).await;
+        server.sql("UPDATE ledger_head SET last_id = 1000000").await;
+        server
+            .sql(
+                "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, \
+                 device_group) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+                 WHERE i < 6000) SELECT 1000 + n.i, factory.id, 'x-' || n.i, 0, 1, 'old' \
+                 FROM n, factory",
+            )
+            .await;
+        for name in ["device-0", "device-1", "device-2"] {
+            server.session(&server.device(name)).await;
+        }
+        let late = json!({ "per_minute": 1, "begin": "2100-01-01", "canary": 2 });
+        for (id, select) in [("old", json!({ "group": "old" })), ("new", json!({ "all": true }))] {
+            start(&api, &json!({ "id": id, "select": select, "pace": late })).await;
+            state_becomes(&api, id, "running").await;
+        }
+        let running = status(&api, "new").await;
+        assert_eq!(counts(&running), [3, 0, 0, 0, 0, 6000]);
+        assert_eq!(running["canaries_left"], 2);
+        let page = api.get(&format!("{ROTATIONS}/new/devices?limit=4")).await.json(200);
+        let states: Vec<_> = page["devices"].as_array().unwrap().iter().map(|one| &one["state"]).collect();
+        assert_eq!(states, ["waiting", "waiting", "waiting", "skipped"]);
+        server.stop().await;
+    }
+
     /// A target says which Device CA issues to its devices, and to nobody else.
     async fn a_target_issues_to_the_devices_of_its_rotation(backend: Backend) {
         let (server, api, fleet) = fleet(backend, 2).await;
