@@ -44,6 +44,12 @@ on_both_ledgers! {
         }
         assert_eq!(starts.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6], "one a minute");
 
+        // Others have had theirs: there is nobody between the first and the last.
+        server.sql("UPDATE rotation_device SET state = 'confirmed' WHERE ordinal BETWEEN 2 AND 5").await;
+        server.sql("UPDATE rotation SET waiting = 2, confirmed = 4").await;
+        let last = window(&server, &starts[&6].certificate).await;
+        assert_eq!(last.0, begin.plus(120));
+
         act(&api, "certs-1", "pause").await.json(200);
         let paused = window(&server, &fleet[0].certificate).await;
         assert_eq!(paused, (ordinary.0, ordinary.1, 300), "as ever, but look again soon");

@@ -215,7 +215,8 @@ impl Ledger {
             state: member_state(row)?,
             since: UnixTime(row.integer("since")?),
             ordinal,
-            ahead: ordinal - first,
+            // After a retry there are gaps between those that wait.
+            ahead: (ordinal - first).min(rotation.counts.waiting - 1),
             issuer_disabled: row.text("ca_state")? == DeviceCaState::Disabled.as_str(),
         };
         Ok(Some((rotation, slot)))
