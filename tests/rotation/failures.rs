@@ -92,6 +92,69 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Who failed before the retry and fails again counts again, and a canary is one again.
+    async fn the_stop_rule_and_the_canaries_hold_for_a_retry(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 3).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        asked["stop"] = json!({ "last": 10, "percent": 10 });
+        asked["pace"] = json!({ "per_minute": 600_000, "canary": 1 });
+        start(&api, &asked).await;
+        let resume = format!("{ROTATIONS}/certs-1/resume");
+        counts_become(&api, "certs-1", [2, 1, 0, 0, 0, 0]).await;
+        act(&api, "certs-1", "pause").await.json(200);
+        api.post(&resume, &json!({ "past_canaries": true })).await.json(200);
+        counts_become(&api, "certs-1", [0, 3, 0, 0, 0, 0]).await;
+        for device in &fleet {
+            server.reenroll(device, &wrong()).await;
+        }
+        assert_eq!(status(&api, "certs-1").await["state"], "paused");
+        let retried = act(&api, "certs-1", "retry").await.json(200);
+        assert_eq!((counts(&retried), &retried["canaries_left"]), ([3, 0, 0, 0, 0, 0], &json!(1)));
+        act(&api, "certs-1", "resume").await.json(200);
+        counts_become(&api, "certs-1", [2, 1, 0, 0, 0, 0]).await;
+        act(&api, "certs-1", "pause").await.json(200);
+        api.post(&resume, &json!({ "past_canaries": true })).await.json(200);
+        counts_become(&api, "certs-1", [0, 3, 0, 0, 0, 0]).await;
+        for device in &fleet[..2] {
+            server.reenroll(device, &wrong()).await;
+        }
+        let paused = status(&api, "certs-1").await;
+        assert_eq!(paused["state_reason"], "2 of the last 10 devices failed");
+        server.stop().await;
+    }
+
+    async fn a_retry_takes_every_failed_device_of_a_large_fleet(backend: Backend) {
+        let (server, api, _) = fleet(backend, 1).await;
+        server.sql("UPDATE ledger_head SET last_id = 1000000").await;
+        server
+            .sql(
+                "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, \
+                 device_group) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+                 WHERE i < 12000) SELECT 1000 + n.i, factory.id, 'x-' || n.i, 0, 1, 'x' \
+                 FROM n, factory",
+            )
+            .await;
+        let late = json!({ "per_minute": 1, "begin": "2100-01-01" });
+        let asked = json!({ "id": "certs-1", "select": { "group": "x" }, "pace": late });
+        start(&api, &asked).await;
+        state_becomes(&api, "certs-1", "running").await;
+        act(&api, "certs-1", "pause").await.json(200);
+        server.sql("UPDATE rotation_device SET state = 'failed'").await;
+        server.sql("UPDATE rotation SET waiting = 0, failed = 12000").await;
+        // One that another rotation has is not taken back, and does not end it.
+        let other = json!({ "id": "other", "select": { "devices": ["x-1"] }, "pace": late });
+        server.sql("UPDATE rotation SET state = 'finished'").await;
+        start(&api, &other).await;
+        let retried = act(&api, "certs-1", "retry").await.json(200);
+        assert_eq!(counts(&retried), [11_999, 0, 0, 0, 1, 0]);
+        assert_eq!(retried["state"], "running");
+        assert_eq!(act(&api, "certs-1", "retry").await.status, 409, "none is left");
+        let audit = server.audit().await;
+        let about = audit.iter().filter(|row| row.action == "retry-rotation" && row.outcome == "done");
+        assert_eq!(about.count(), 1);
+        server.stop().await;
+    }
+
     async fn canaries_come_first_and_must_all_succeed(backend: Backend) {
         let (server, api, fleet) = fleet(backend, 3).await;
         let mut asked = off_the_line(&server, "certs-1");
