@@ -1,7 +1,7 @@
 //! What happens to a device, followed in the rotation that it is in, within the same transaction.
 
 use super::super::facts::DeviceKey;
-use super::super::rotations::pause_itself;
+use super::super::rotations::{NewState, pause_itself};
 use super::Batch;
 use crate::model::rotation::{Aim, Fact, MemberReason, MemberState, Rotation, Step};
 use crate::model::{Class, DeviceCaId, DeviceEvent, Refusal};
@@ -115,8 +115,11 @@ impl Batch<'_> {
             }
             member.state = after;
             member.failed_before |= after == MemberState::Failed;
-            let changed = (after, reason, happened.detail());
-            self.changes.members.insert((member.rotation, device), changed);
+            let key = (member.rotation, device);
+            let before = self.changes.members.get(&key).is_some_and(|before| before.failed);
+            let failed = before || after == MemberState::Failed;
+            let new = NewState { state: after, reason, detail: happened.detail(), failed };
+            self.changes.members.insert(key, new);
             self.changes.rotations.insert(member.rotation);
         }
     }

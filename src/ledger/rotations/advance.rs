@@ -6,7 +6,7 @@ use super::super::transaction::WriteTransaction;
 use super::super::{Ledger, LedgerError};
 use super::acts::{finish_if_done, pause_itself};
 use super::start::take_chunk;
-use super::{COLUMNS, Wanted, member_state, rotation, write, write_members};
+use super::{COLUMNS, NewState, Wanted, member_state, rotation, write, write_members};
 use crate::clock::UnixTime;
 use crate::model::DeviceCaState;
 use crate::model::rotation::{
@@ -161,8 +161,9 @@ async fn offer(
     settle(transaction, rotation, &denied, left_out, reason, time).await?;
     for members in wanted.chunks(DEVICES) {
         let devices = members.iter().map(|member| member.device);
-        let offered = MemberState::Offered;
-        write_members(transaction, rotation.id, devices, offered, (None, None), time).await?;
+        let state = MemberState::Offered;
+        let offered = NewState { state, reason: None, detail: None, failed: false };
+        write_members(transaction, rotation.id, devices, &offered, time).await?;
         let noted = Statement::new(
             "UPDATE rotation_device SET offered_at = $1 WHERE rotation_id = $2 AND device_id IN ",
         )
@@ -171,7 +172,7 @@ async fn offer(
         .tuple(members.iter().map(|member| member.device.into()));
         transaction.execute(noted).await?;
         for member in members {
-            rotation.counts.shift(member.state, offered);
+            rotation.counts.shift(member.state, state);
         }
     }
     Ok(i64::try_from(denied.len() + wanted.len()).unwrap_or(i64::MAX))
@@ -185,10 +186,11 @@ async fn settle(
     reason: MemberReason,
     now: UnixTime,
 ) -> Result<(), LedgerError> {
+    let failed = state == MemberState::Failed;
+    let settled = NewState { state, reason: Some(reason), detail: None, failed };
     for members in members.chunks(DEVICES) {
         let devices = members.iter().map(|member| member.device);
-        let why = (Some(reason.as_str()), None);
-        write_members(transaction, rotation.id, devices, state, why, now).await?;
+        write_members(transaction, rotation.id, devices, &settled, now).await?;
     }
     for member in members {
         let step = Step {

@@ -17,7 +17,8 @@ use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::rotation::{
-    Counts, MemberState, Outcomes, Rotation, RotationId, RotationName, RotationState, Slot,
+    Counts, MemberReason, MemberState, Outcomes, Rotation, RotationId, RotationName, RotationState,
+    Slot,
 };
 use crate::model::{DeviceCaId, DeviceCaState, DeviceName, FactoryId};
 use crate::pki::Fingerprint;
@@ -63,6 +64,18 @@ pub struct RotationOfDevice {
     pub reason: Option<String>,
     /// What else is known of that.
     pub detail: Option<String>,
+}
+
+/// What is written of a device of a rotation that goes to a state.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct NewState {
+    pub(super) state: MemberState,
+    /// Why it failed or is left out.
+    pub(super) reason: Option<MemberReason>,
+    /// What else is known of that.
+    pub(super) detail: Option<String>,
+    /// Whether it failed on its way there.
+    pub(super) failed: bool,
 }
 
 pub(super) const COLUMNS: &str = "SELECT rotation.id, rotation.factory_id, rotation.name, \
@@ -374,19 +387,18 @@ pub(super) async fn write_members(
     transaction: &mut WriteTransaction,
     rotation: RotationId,
     devices: impl IntoIterator<Item = i64>,
-    state: MemberState,
-    (reason, detail): (Option<&str>, Option<&str>),
+    new: &NewState,
     now: UnixTime,
 ) -> Result<(), LedgerError> {
     let update = Statement::new(
         "UPDATE rotation_device SET state = $1, since = $2, reason = $3, detail = $4, \
-         failures = failures + CASE $1 WHEN 'failed' THEN 1 ELSE 0 END \
-         WHERE rotation_id = $5 AND device_id IN ",
+         failures = failures + $5 WHERE rotation_id = $6 AND device_id IN ",
     )
-    .bind(state.as_str())
+    .bind(new.state.as_str())
     .bind(now.0)
-    .bind(reason)
-    .bind(detail)
+    .bind(new.reason.map(MemberReason::as_str))
+    .bind(new.detail.as_deref())
+    .bind(i64::from(new.failed))
     .bind(rotation.0)
     .tuple(devices.into_iter().map(Value::from));
     transaction.execute(update).await?;

@@ -369,19 +369,18 @@ async fn begin_to_run(
     Ok(())
 }
 
-/// How many canaries are neither confirmed nor failed.
+/// How many canaries are not confirmed, of those that have never failed, or not since a retry.
 pub(super) async fn open_canaries(
     transaction: &mut WriteTransaction,
     rotation: &Rotation,
 ) -> Result<i64, LedgerError> {
-    let open = [MemberState::Waiting, MemberState::Offered, MemberState::Issued];
     let select = Statement::new(
         "SELECT COUNT(*) AS count FROM rotation_device WHERE rotation_id = $1 AND ordinal <= $2 \
-         AND state IN ",
+         AND failures = 0 AND state IN ",
     )
     .bind(rotation.id.0)
     .bind(i64::from(rotation.plan.pace.canary))
-    .tuple(open.map(|state| state.as_str().into()));
+    .tuple(MemberState::OPEN.map(|state| state.as_str().into()));
     let rows = transaction.rows(select).await?;
     let count = rows.first().ok_or_else(|| LedgerError::corrupt("no count"))?;
     Ok(count.integer("count")?)

@@ -60,6 +60,9 @@ impl MemberState {
     pub const ALL: [Self; 6] =
         [Self::Waiting, Self::Offered, Self::Issued, Self::Confirmed, Self::Failed, Self::Skipped];
 
+    /// Those in which it waits for something.
+    pub const OPEN: [Self; 3] = [Self::Waiting, Self::Offered, Self::Issued];
+
     /// The state after a fact. Only a session with a certificate of the aim ends in
     /// [`Self::Confirmed`], from wherever; a device that goes back to another begins anew.
     #[must_use]

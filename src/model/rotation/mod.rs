@@ -225,7 +225,7 @@ pub struct Step {
     pub to: MemberState,
     /// Why it failed or is left out.
     pub reason: Option<MemberReason>,
-    /// Whether it has failed before.
+    /// Whether it has failed before, since the last retry if there was one.
     pub failed_before: bool,
 }
 
@@ -254,7 +254,7 @@ pub struct Rotation {
     pub counts: Counts,
     /// Up to when slots were given out, in milliseconds since 1970.
     pub credit_at: i64,
-    /// How many canaries are not confirmed yet.
+    /// How many canaries are not confirmed yet, without those that have failed.
     pub canaries_left: i64,
     /// How the last devices fared.
     pub outcomes: Outcomes,
@@ -296,23 +296,20 @@ impl Rotation {
             return None;
         }
         self.counts.shift(step.from, step.to);
-        let canary = self.canaries_left > 0 && self.is_canary(step.ordinal);
+        // One that has failed before has had its say: it holds nobody up, and proves nothing.
+        let canary = self.canaries_left > 0 && self.is_canary(step.ordinal) && !step.failed_before;
+        if canary {
+            let open = |state| i64::from(MemberState::OPEN.contains(&state));
+            self.canaries_left += open(step.to) - open(step.from);
+        }
         match step.to {
-            MemberState::Confirmed => {
-                self.canaries_left -= i64::from(canary);
-                self.note_outcome(false)
-            }
+            MemberState::Confirmed => self.note_outcome(false),
             MemberState::Failed => {
                 // One device that fails again and again is one failure.
                 let counts =
                     step.reason.is_some_and(MemberReason::counts_as_failure) && !step.failed_before;
                 let stopped = counts.then(|| self.note_outcome(true)).flatten();
                 stopped.or_else(|| canary.then(|| "a canary failed".to_owned()))
-            }
-            // A canary that has nothing to prove holds nobody up.
-            MemberState::Skipped => {
-                self.canaries_left -= i64::from(canary);
-                None
             }
             _ => None,
         }

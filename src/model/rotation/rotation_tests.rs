@@ -225,9 +225,39 @@ fn canaries_go_first_and_a_failing_one_stops_it() {
     rotation.follow(step(2, waiting, offered, None));
     let failed = rotation.follow(step(2, offered, MemberState::Failed, Some(MemberReason::Silent)));
     assert_eq!(failed.as_deref(), Some("a canary failed"));
-    rotation.follow(step(2, MemberState::Failed, MemberState::Confirmed, None));
-    assert_eq!(rotation.canaries_left, 0);
+    assert_eq!(rotation.canaries_left, 0, "it pauses, and whoever resumes it has seen that");
     assert!(rotation.window(&slot(waiting, 3, 0), NOW).is_some());
+}
+
+/// Whoever failed and was written off proves nothing for the other canaries, nor fails once more.
+#[test]
+fn a_canary_proves_itself_alone() {
+    let (offered, issued) = (MemberState::Offered, MemberState::Issued);
+    let (confirmed, failed) = (MemberState::Confirmed, MemberState::Failed);
+    let mut rotation = rotation(10, 3, None);
+    let canary = |ordinal, from, to| step(ordinal, from, to, None);
+    for ordinal in 1..=3 {
+        rotation.follow(canary(ordinal, MemberState::Waiting, offered));
+    }
+    let why = rotation.follow(step(1, offered, failed, Some(MemberReason::Refused)));
+    assert_eq!((why.as_deref(), rotation.canaries_left), (Some("a canary failed"), 2));
+    for (from, to) in [(failed, issued), (issued, failed), (failed, issued), (issued, confirmed)] {
+        let reason = (to == failed).then_some(MemberReason::Unconfirmed);
+        let again = Step { failed_before: true, ..step(1, from, to, reason) };
+        assert_eq!(rotation.follow(again), None);
+        assert_eq!(rotation.canaries_left, 2);
+    }
+    // One that goes back to what it had is to be waited for again, once.
+    for (from, to, left) in [
+        (offered, confirmed, 1),
+        (confirmed, MemberState::Waiting, 2),
+        (MemberState::Waiting, confirmed, 1),
+    ] {
+        rotation.follow(canary(2, from, to));
+        assert_eq!(rotation.canaries_left, left);
+    }
+    rotation.follow(canary(3, offered, confirmed));
+    assert_eq!(rotation.canaries_left, 0);
 }
 
 #[test]
