@@ -20,7 +20,8 @@ pub struct Delivery {
 }
 
 impl Ledger {
-    /// A device's part in its latest rotation, as far as it is to be told of it.
+    /// A device's part in the rotation that has it, else in its latest, as far as it is to be told of
+    /// it.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -32,8 +33,10 @@ impl Ledger {
         let select = Statement::new(
             "SELECT member.rotation_id, member.state, member.since, member.offered_at FROM device \
              JOIN rotation_device member ON member.device_id = device.id \
+             JOIN rotation ON rotation.id = member.rotation_id \
              WHERE device.factory_id = $1 AND device.name = $2 AND member.state <> 'skipped' \
-             ORDER BY member.rotation_id DESC LIMIT 1",
+             ORDER BY CASE WHEN rotation.state NOT IN ('preparing', 'running', 'paused') THEN 2 \
+             WHEN member.state = 'confirmed' THEN 1 ELSE 0 END, member.rotation_id DESC LIMIT 1",
         );
         let rows = self.database.rows(select.bind(factory.0).bind(device.as_str())).await?;
         let Some(row) = rows.first() else {

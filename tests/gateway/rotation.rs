@@ -115,6 +115,31 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// A later rotation that has ended, or is done with the device, does not stand before a retry.
+    async fn a_retry_reaches_devices_that_a_later_rotation_had(backend: Backend) {
+        let (server, api, devices) = rotating(backend, 1).await;
+        let device = &devices[0];
+        server.sql("UPDATE rotation_device SET since = 1").await;
+        becomes(&api, "failed", 1).await;
+        let later = json!({ "id": "later", "select": { "all": true }, "pace": { "per_minute": 1 } });
+        api.post("/v1/rotations", &later).await.json(201);
+        api.post("/v1/rotations/later/abort", &json!({})).await.json(200);
+        assert_eq!(config(&server, device, NEW).await.status, 204);
+        api.post("/v1/rotations/certs-1669058841/retry", &json!({})).await.json(200);
+        becomes(&api, "offered", 1).await;
+        let told = rotate_certs(&config(&server, device, NEW).await);
+        assert_eq!(told["ROTATIONID"], "certs-1669058841");
+        server.sql("UPDATE rotation SET state = 'running' WHERE name = 'later'").await;
+        server
+            .sql(
+                "UPDATE rotation_device SET state = 'confirmed' WHERE rotation_id = \
+                 (SELECT id FROM rotation WHERE name = 'later')",
+            )
+            .await;
+        assert_eq!(config(&server, device, NEW).await.status, 200);
+        server.stop().await;
+    }
+
     /// What is announced must have been issued to this very device.
     async fn a_key_that_was_not_issued_is_an_alarm(backend: Backend) {
         let (server, _api, devices) = rotating(backend, 2).await;

@@ -203,7 +203,8 @@ impl Ledger {
              AND credential.sha256 = $2 AND device.factory_id = $3 \
              AND rotation.state IN ('preparing', 'running', 'paused') \
              AND member.state <> 'skipped' \
-             ORDER BY member.rotation_id DESC LIMIT 1",
+             ORDER BY CASE member.state WHEN 'confirmed' THEN 1 ELSE 0 END, \
+             member.rotation_id DESC LIMIT 1",
         )
         .bind(serial)
         .bind(certificate.as_bytes())
@@ -251,7 +252,8 @@ impl Ledger {
              WHERE device.factory_id = $1 AND device.name = $2 \
              AND rotation.state IN ('preparing', 'running', 'paused') \
              AND rotation.target_ca_id IS NOT NULL AND member.state <> 'skipped' \
-             ORDER BY rotation.id DESC LIMIT 1",
+             ORDER BY CASE member.state WHEN 'confirmed' THEN 1 ELSE 0 END, \
+             rotation.id DESC LIMIT 1",
         );
         let select = select.bind(factory.0).bind(device.as_str());
         let rows = self.database.rows(select).await?;
