@@ -1,6 +1,6 @@
 //! Rotations: how one is started, and the task that lets time act on them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -126,9 +126,7 @@ async fn advance_all(ledger: &Ledger) -> bool {
 async fn advance(ledger: &Ledger) -> Result<bool, crate::ledger::LedgerError> {
     let mut more = false;
     for rotation in ledger.advancing_rotations().await? {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        more |= ledger.advance_rotation(rotation, now).await?;
+        more |= ledger.advance_rotation(rotation).await?;
     }
     Ok(more)
 }

@@ -24,6 +24,10 @@ struct Returned {
 const OLD_AGENTS: [&str; 2] = ["fioconfig-client/1", "fioconfig-client/2"];
 const OLD_AGENTS_LABEL: &str = "fioconfig";
 
+/// A change may be seen only this long after its time: its transaction goes on, and servers' clocks
+/// differ. What a device knows of that time may be from before the change.
+const SLACK_SECONDS: i64 = 60;
+
 pub(super) async fn get(
     gateway: &Gateway,
     caller: &Caller,
@@ -36,8 +40,8 @@ pub(super) async fn get(
         return Ok(answer::no_content());
     }
     let changed_at = config.changed_at.max(told.changed_at);
-    // A change within the same second may have come after what the device knows.
-    if modified_since(headers).is_some_and(|known| Some(known) > changed_at) {
+    let settled_at = changed_at.map(|changed_at| changed_at.plus(SLACK_SECONDS));
+    if modified_since(headers).is_some_and(|known| Some(known) > settled_at) {
         return Ok(answer::not_modified());
     }
     let mut files = config.files;

@@ -7,7 +7,7 @@ use super::super::{Ledger, LedgerError};
 use super::acts::{finish_if_done, pause_itself};
 use super::start::take_chunk;
 use super::{COLUMNS, NewState, Wanted, member_state, rotation, write, write_members};
-use crate::clock::UnixTime;
+use crate::clock::{self, UnixTime};
 use crate::model::DeviceCaState;
 use crate::model::rotation::{
     MemberReason, MemberState, Rotation, RotationId, RotationState, Step,
@@ -42,12 +42,11 @@ impl Ledger {
         rows.iter().map(|row| Ok(RotationId(row.integer("id")?))).collect()
     }
 
-    /// Does what has come due in a rotation by `now`, in milliseconds since 1970. Tells whether there
-    /// is more to do at once.
+    /// Does what has come due in a rotation. Tells whether there is more to do at once.
     ///
     /// # Errors
     /// When the ledger fails; then nothing is done.
-    pub async fn advance_rotation(&self, id: RotationId, now: i64) -> Result<bool, LedgerError> {
+    pub async fn advance_rotation(&self, id: RotationId) -> Result<bool, LedgerError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
         let select = Statement::new(COLUMNS).then("WHERE rotation.id = ").value(id.0);
         let rows = transaction.rows(select).await?;
@@ -60,7 +59,11 @@ impl Ledger {
                 take_chunk(&mut transaction, &mut rotation, &wanted, None).await?;
                 true
             }
-            RotationState::Running => run(&mut transaction, &mut rotation, now).await?,
+            // The time is that of the transaction, not from before it had to wait: devices compare
+            // with it what they know.
+            RotationState::Running => {
+                run(&mut transaction, &mut rotation, clock::milliseconds()).await?
+            }
             RotationState::Paused | RotationState::Finished | RotationState::Aborted => false,
         };
         transaction.commit().await?;
