@@ -113,20 +113,18 @@ pub async fn keep_going(ledger: Ledger, mut drain: watch::Receiver<bool>) {
     }
 }
 
+/// One that fails holds up no other.
 async fn advance_all(ledger: &Ledger) -> bool {
-    match advance(ledger).await {
-        Ok(more) => more,
-        Err(why) => {
-            error!(error = %why, "the rotations cannot go on");
-            false
+    let rotations = ledger.advancing_rotations().await.unwrap_or_else(|why| {
+        error!(error = %why, "the rotations cannot go on");
+        Vec::new()
+    });
+    let mut more = false;
+    for id in rotations {
+        match ledger.advance_rotation(id).await {
+            Ok(has_more) => more |= has_more,
+            Err(why) => error!(rotation = id.0, error = %why, "a rotation cannot go on"),
         }
     }
-}
-
-async fn advance(ledger: &Ledger) -> Result<bool, crate::ledger::LedgerError> {
-    let mut more = false;
-    for rotation in ledger.advancing_rotations().await? {
-        more |= ledger.advance_rotation(rotation).await?;
-    }
-    Ok(more)
+    more
 }

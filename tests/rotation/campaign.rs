@@ -284,6 +284,17 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    async fn a_rotation_that_cannot_go_on_holds_up_no_other(backend: Backend) {
+        let (server, api, _) = fleet(backend, 2).await;
+        let late = json!({ "per_minute": 1, "begin": "2100-01-01" });
+        let broken = json!({ "id": "broken", "select": { "devices": ["device-0"] }, "pace": late });
+        start(&api, &broken).await;
+        server.sql("UPDATE rotation SET plan = 'no JSON'").await;
+        start(&api, &off_the_line(&server, "certs-1")).await;
+        counts_become(&api, "certs-1", [0, 1, 0, 0, 0, 1]).await;
+        server.stop().await;
+    }
+
     /// Server-sent events: each change, until the rotation ends.
     async fn a_rotation_is_followed_live(backend: Backend) {
         let (server, api, fleet) = fleet(backend, 1).await;
