@@ -284,6 +284,23 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Time that was too short is no dead end.
+    async fn resumed_it_goes_on_after_its_time(backend: Backend) {
+        let (server, api, _) = fleet(backend, 2).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        let until = UnixTime::now().plus(2);
+        asked["pace"] = json!({ "per_minute": 1, "until": until.to_string() });
+        start(&api, &asked).await;
+        state_becomes(&api, "certs-1", "paused").await;
+        let paused = status(&api, "certs-1").await;
+        assert!(paused["state_reason"].as_str().unwrap().starts_with("its time is over"), "{paused}");
+        act(&api, "certs-1", "resume").await.json(200);
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        let resumed = status(&api, "certs-1").await;
+        assert_eq!((&resumed["state"], &resumed["pace"]["until"]), (&json!("running"), &json!(null)));
+        server.stop().await;
+    }
+
     async fn a_rotation_that_cannot_go_on_holds_up_no_other(backend: Backend) {
         let (server, api, _) = fleet(backend, 2).await;
         let late = json!({ "per_minute": 1, "begin": "2100-01-01" });

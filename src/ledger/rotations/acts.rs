@@ -46,14 +46,14 @@ impl Ledger {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
         let mut rotation = find(&mut transaction, factory, name).await?;
         let after = state_after(&rotation, act)?;
-        if act == RotationAct::Resume {
+        if after == RotationState::Running {
             // The operator has looked at what went wrong.
             rotation.outcomes.clear();
-            rotation.canaries_left = open_canaries(&mut transaction, &rotation).await?;
-        }
-        if act == RotationAct::ResumePastCanaries {
-            rotation.outcomes.clear();
-            rotation.canaries_left = 0;
+            give_time(&mut transaction, &mut rotation).await?;
+            rotation.canaries_left = match act {
+                RotationAct::ResumePastCanaries => 0,
+                _ => open_canaries(&mut transaction, &rotation).await?,
+            };
         }
         enter(&mut rotation, after, reason);
         note(&mut transaction, &rotation, act, actor, reason);
@@ -128,6 +128,22 @@ fn note(
     if rotation.target.is_some() {
         transaction.change_snapshot();
     }
+}
+
+/// A rotation that is resumed when its time is over would pause itself at once: it has all the time
+/// that it takes.
+async fn give_time(
+    transaction: &mut WriteTransaction,
+    rotation: &mut Rotation,
+) -> Result<(), LedgerError> {
+    if !rotation.plan.pace.is_over(UnixTime::now()) {
+        return Ok(());
+    }
+    rotation.plan.pace.until = None;
+    let plan = serde_json::to_string(&rotation.plan).map_err(LedgerError::corrupt)?;
+    let update = Statement::new("UPDATE rotation SET plan = $1 WHERE id = $2");
+    transaction.execute(update.bind(plan).bind(rotation.id.0)).await?;
+    Ok(())
 }
 
 /// The last ordinal of the failed devices that one transaction looks at, those after `from`.

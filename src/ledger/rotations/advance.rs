@@ -98,7 +98,9 @@ async fn obstacle(
     now: UnixTime,
 ) -> Result<Option<&'static str>, LedgerError> {
     if rotation.counts.waiting > 0 && rotation.plan.pace.is_over(now) {
-        return Ok(Some("its time is over and devices still wait for their slot"));
+        let why =
+            "its time is over and devices still wait for their slot: resumed, it takes longer";
+        return Ok(Some(why));
     }
     let select = Statement::new(
         "SELECT id, factory_id, kind, state, certificate FROM device_ca WHERE factory_id = $1 \
