@@ -4,7 +4,8 @@ use serde_json::json;
 
 use crate::support::device::{name, new_key, request};
 use crate::support::fioctl::Fioctl;
-use crate::support::{Device, FACTORY, TestServer};
+use crate::support::wire::post;
+use crate::support::{Device, FACTORY, TestServer, Tls, eventually};
 use crate::{
     ROTATIONS, act, counts, counts_become, devices, fleet, lose_patience, off_the_line,
     on_both_ledgers, start, state_becomes, status,
@@ -68,6 +69,24 @@ on_both_ledgers! {
         let failed = status(&api, "certs-1").await["failed"][0].clone();
         assert_eq!(failed["reason"], "refused");
         assert_eq!(failed["detail"], "held: the request waits for an operator");
+        server.stop().await;
+    }
+
+    /// A bad line is no fault of the device, nor of the rotation.
+    async fn a_connection_that_breaks_is_no_failure(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 1).await;
+        start(&api, &off_the_line(&server, "certs-1")).await;
+        counts_become(&api, "certs-1", [0, 1, 0, 0, 0, 0]).await;
+        let mut wire = server.connect(Some(&fleet[0]), &Tls::default()).await.unwrap();
+        let body = fleet[0].request().1;
+        let whole = post("/.well-known/est/simplereenroll", &body);
+        wire.write(&whole[..whole.len() - 100]).await.unwrap();
+        drop(wire);
+        eventually("the refusal to be on record", async || {
+            server.refusals().await == ["body-broken"]
+        })
+        .await;
+        assert_eq!(counts(&status(&api, "certs-1").await), [0, 1, 0, 0, 0, 0]);
         server.stop().await;
     }
 

@@ -61,14 +61,16 @@ impl Happened<'_> {
 }
 
 impl Batch<'_> {
-    /// A request was refused. What the server cannot do now says nothing of the device.
+    /// A request was refused. What the server cannot do now, and a line that breaks, say nothing of
+    /// rotating.
     pub(super) fn follow_refused(
         &mut self,
         key: &DeviceKey,
         shown: Option<Fingerprint>,
         refusal: &Refusal,
     ) {
-        if refusal.class() != Class::Unavailable {
+        let broken = matches!(refusal, Refusal::BodyTooSlow | Refusal::BodyBroken);
+        if refusal.class() != Class::Unavailable && !broken {
             self.follow_own(key, shown, Happened::Refused(refusal));
         }
     }
