@@ -10,6 +10,7 @@ use crate::model::rotation::{
     DailyWindow, FioconfigSettings, Pace, Plan, RotationName, Selection, StopRule,
 };
 use crate::model::{Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryTrust, Label};
+use crate::pki::KeyAlgorithm;
 
 /// How many devices may be named.
 const NAMES_LIMIT: usize = 10_000;
@@ -95,10 +96,7 @@ impl Written {
             Some(0) => return Err(ApiError::bad_request("patience_hours must be at least 1")),
             Some(hours) => i64::from(hours) * HOUR,
         };
-        if self.reason.chars().count() > REASON_LIMIT {
-            let why = format!("reason: {REASON_LIMIT} characters at most");
-            return Err(ApiError::bad_request(why));
-        }
+        check_reason(&self.reason)?;
         let profile = profile(api, "fioconfig.label", self.fioconfig.label.as_deref())?;
         let plan = Plan {
             selection: self.select.selection(device_ca, named.as_deref())?,
@@ -146,6 +144,12 @@ impl WrittenSelection {
         };
         if selection.group.as_deref() == Some("") {
             return Err(ApiError::bad_request("select.group is empty: name a group"));
+        }
+        let algorithm = selection.key_algorithm.as_deref();
+        if algorithm.is_some_and(|text| KeyAlgorithm::parse(text).is_none()) {
+            let why =
+                "select.key_algorithm must be P-256, P-384, Ed25519, or RSA-2048 for instance";
+            return Err(ApiError::bad_request(why));
         }
         if self.all == (selection != Selection::default()) {
             let why = "select must say which devices: device_ca, group, expires_before, \
@@ -209,6 +213,14 @@ pub(super) fn profile(
         (None, label) => format!("no profile has the label {}", label.unwrap_or_default()),
     };
     Err(ApiError::bad_request(format!("{key}: {why}; name a label that is approved by itself")))
+}
+
+pub(super) fn check_reason(reason: &str) -> Result<(), ApiError> {
+    if reason.chars().count() > REASON_LIMIT {
+        let why = format!("reason: {REASON_LIMIT} characters at most");
+        return Err(ApiError::bad_request(why));
+    }
+    Ok(())
 }
 
 fn stop_rule(
