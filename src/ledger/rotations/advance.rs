@@ -88,7 +88,7 @@ async fn run(
     if overdue > 0 || offered > 0 || finished {
         write(transaction, rotation).await?;
     }
-    Ok(overdue >= OVERDUE)
+    Ok(overdue >= OVERDUE || offered >= SLOTS)
 }
 
 /// Why the rotation cannot go on.
@@ -144,8 +144,7 @@ async fn offer(
     if rotation.state != RotationState::Running {
         return Ok(0);
     }
-    let (due, credit_at) = rotation.plan.pace.due(rotation.credit_at, now);
-    let due = due.min(SLOTS);
+    let (due, credit_at) = rotation.plan.pace.due(rotation.credit_at, now, SLOTS);
     if due == 0 {
         return Ok(0);
     }

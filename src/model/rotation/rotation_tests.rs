@@ -4,6 +4,8 @@ use super::*;
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 const MINUTE: i64 = 60_000;
+/// More slots than come at once.
+const MOST: i64 = i64::MAX;
 
 fn pace(per_minute: u32, window: Option<&str>) -> Pace {
     let window = window.map(|text| DailyWindow::parse(text).unwrap());
@@ -81,17 +83,21 @@ fn a_pace_of_nothing_and_one_that_is_over_are_refused() {
 #[test]
 fn what_was_missed_is_not_made_up_for_at_once() {
     let now = NOW.0 * 1000;
-    assert_eq!(pace(60, None).due(now - 24 * 60 * MINUTE, now), (10, now));
-    assert_eq!(pace(1, None).due(now - 24 * 60 * MINUTE, now), (1, now), "slow ones go on too");
+    assert_eq!(pace(60, None).due(now - 24 * 60 * MINUTE, now, MOST), (10, now));
+    assert_eq!(
+        pace(1, None).due(now - 24 * 60 * MINUTE, now, MOST),
+        (1, now),
+        "slow ones go on too"
+    );
     // A clock that went back gives nothing out, and takes nothing.
-    assert_eq!(pace(60, None).due(now + 5000, now), (0, now));
+    assert_eq!(pace(60, None).due(now + 5000, now, MOST), (0, now));
 }
 
 #[test]
 fn a_time_to_begin_holds_slots_back() {
     let now = NOW.0 * 1000;
     let later = Pace { begin: Some(NOW.0 + 600), ..pace(60, None) };
-    assert_eq!(later.due(now - MINUTE, now), (0, now));
+    assert_eq!(later.due(now - MINUTE, now, MOST), (0, now));
     assert_eq!(later.slot(now, 0, now), (NOW.0 + 601) * 1000);
 }
 
@@ -99,17 +105,24 @@ proptest! {
     /// Asked at whatever moments, a pace never gives out more than it says, nor much less.
     #[test]
     fn slots_come_at_the_pace(
-        per_minute in 1_u32..200_000,
+        per_minute in 1_u32..1_000_000,
         steps in prop::collection::vec(1_i64..3000, 1..200),
+        most in prop::sample::select(vec![5000, 20_000, MOST]),
     ) {
         let pace = pace(per_minute, None);
         let start = NOW.0 * 1000;
         let (mut now, mut credit_at, mut given) = (start, start, 0);
         for step in steps {
             now += step;
-            let (count, at) = pace.due(credit_at, now);
-            prop_assert!(at <= now && at >= credit_at);
-            (given, credit_at) = (given + count, at);
+            // Those that do not fit into one step come in the next, which follows at once.
+            loop {
+                let (count, at) = pace.due(credit_at, now, most);
+                prop_assert!(at <= now && at >= credit_at);
+                (given, credit_at) = (given + count, at);
+                if count < most {
+                    break;
+                }
+            }
         }
         let fair = (now - start) * i64::from(per_minute) / MINUTE;
         prop_assert!(given <= fair, "{given} of {fair}");
