@@ -72,6 +72,29 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// A device that was off when the rotation ended has come through all the same.
+    async fn who_switches_after_the_end_is_confirmed(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 3).await;
+        start(&api, &off_the_line(&server, "certs-1")).await;
+        counts_become(&api, "certs-1", [0, 3, 0, 0, 0, 0]).await;
+        let issued = server.rotate(&fleet[0]).await;
+        lose_patience(&server).await;
+        state_becomes(&api, "certs-1", "finished").await;
+        server.session(&issued).await;
+        let ended = status(&api, "certs-1").await;
+        assert_eq!((&ended["state"], counts(&ended)), (&json!("finished"), [0, 0, 0, 1, 2, 0]));
+        // What is refused now is not its business; what an aborted one has issued still is.
+        server.reenroll(&fleet[1], &wrong()).await;
+        start(&api, &off_the_line(&server, "certs-2")).await;
+        counts_become(&api, "certs-2", [0, 2, 0, 0, 0, 0]).await;
+        let issued = server.rotate(&fleet[1]).await;
+        act(&api, "certs-2", "abort").await.json(200);
+        server.session(&issued).await;
+        assert_eq!(counts(&status(&api, "certs-2").await), [0, 1, 0, 1, 0, 0]);
+        assert_eq!(counts(&status(&api, "certs-1").await), [0, 0, 0, 1, 2, 0]);
+        server.stop().await;
+    }
+
     /// A bad line is no fault of the device, nor of the rotation.
     async fn a_connection_that_breaks_is_no_failure(backend: Backend) {
         let (server, api, fleet) = fleet(backend, 1).await;

@@ -92,16 +92,21 @@ impl Batch<'_> {
     pub(super) fn follow(&mut self, key: &DeviceKey, happened: Happened<'_>) {
         let Some(device) = self.facts.devices.get(key).map(|device| device.id) else { return };
         let Some(members) = self.facts.members.get_mut(&device) else { return };
-        for (index, member) in members.iter_mut().enumerate() {
+        let mut later = false;
+        for member in members {
             let Some(rotation) = self.facts.rotations.get_mut(&member.rotation) else { continue };
+            let has_later = later;
+            later |= rotation.state.is_active();
             if !happened.is_about(rotation) {
                 continue;
             }
             let fact = happened.fact(rotation.aim(), member.credential_before);
             let after = member.state.after(fact);
             // A rotation that is done with the device does not take it back from a later one.
-            let taken_back = after == MemberState::Waiting && index > 0;
-            if after == member.state || taken_back {
+            let taken_back = after == MemberState::Waiting && has_later;
+            // One that has ended waits for nothing: all that counts is that the device came through.
+            let too_late = !rotation.state.is_active() && after != MemberState::Confirmed;
+            if after == member.state || taken_back || too_late {
                 continue;
             }
             let reason = (after == MemberState::Failed).then_some(happened.reason());

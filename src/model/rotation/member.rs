@@ -17,7 +17,7 @@ pub enum MemberState {
     /// It was seen with it.
     Confirmed,
     /// It was refused, or did not come, or was not seen with what it was issued. What it does later
-    /// still counts.
+    /// still counts, and once the rotation has ended, that it is seen with what it was issued.
     Failed,
     /// It is left out.
     Skipped,

@@ -296,6 +296,9 @@ impl Rotation {
             return None;
         }
         self.counts.shift(step.from, step.to);
+        if !self.state.is_active() {
+            return None;
+        }
         // One that has failed before has had its say: it holds nobody up, and proves nothing.
         let canary = self.canaries_left > 0 && self.is_canary(step.ordinal) && !step.failed_before;
         if canary {
