@@ -45,9 +45,9 @@ pub(super) async fn get(
         return Ok(answer::not_modified());
     }
     let mut files = config.files;
-    if let Some(rotation) = &told.rotation {
+    if let Some((rotation, name)) = &told.rotation {
         let est = format!("{}:{}", factory.est_host, gateway.est_public_port);
-        let value = settings(rotation, headers).file(&est, &rotation.name);
+        let value = settings(rotation, headers).file(&est, name);
         let (name, handler) = (ROTATE_CERTS.to_owned(), ROTATE_CERTS_HANDLER.to_owned());
         let file = ConfigFile { name, value, unencrypted: true, on_changed: vec![handler] };
         files.insert(ROTATE_CERTS.to_owned(), file);

@@ -6,15 +6,15 @@ use super::facts::DeviceKey;
 use super::rotations::{self, COLUMNS};
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
-use crate::model::rotation::{MemberState, Rotation};
+use crate::model::rotation::{MemberState, Rotation, RotationName};
 use crate::model::{DeviceEvent, DeviceName, FactoryId, Refusal};
 use crate::pki::Fingerprint;
 
 /// What a device is told of rotations.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// The rotation: its slot has come and it has not switched yet.
-    pub rotation: Option<Rotation>,
+    /// The rotation, and what the device is to call it: its slot has come and it has not switched yet.
+    pub rotation: Option<(Rotation, RotationName)>,
     /// When that changed last.
     pub changed_at: Option<UnixTime>,
 }
@@ -31,7 +31,8 @@ impl Ledger {
         device: &DeviceName,
     ) -> Result<Delivery, LedgerError> {
         let select = Statement::new(
-            "SELECT member.rotation_id, member.state, member.since, member.offered_at FROM device \
+            "SELECT member.rotation_id, member.state, member.since, member.offered_at, \
+             member.tries FROM device \
              JOIN rotation_device member ON member.device_id = device.id \
              JOIN rotation ON rotation.id = member.rotation_id \
              WHERE device.factory_id = $1 AND device.name = $2 AND member.state <> 'skipped' \
@@ -52,7 +53,8 @@ impl Ledger {
             && rotation.state.is_active()
             && offered_at.is_some();
         if told {
-            return Ok(Delivery { changed_at: offered_at, rotation: Some(rotation) });
+            let name = rotation.name.of_try(row.integer("tries")?);
+            return Ok(Delivery { changed_at: offered_at, rotation: Some((rotation, name)) });
         }
         let withdrawn_at = UnixTime(row.integer("since")?).max(rotation.state_since);
         Ok(Delivery { changed_at: Some(withdrawn_at), rotation: None })

@@ -132,8 +132,12 @@ on_both_ledgers! {
         assert_eq!(config(&server, device, NEW).await.status, 204);
         api.post("/v1/rotations/certs-1669058841/retry", &json!({})).await.json(200);
         becomes(&api, "offered", 1).await;
+        // An agent begins nothing that it believes to have completed: another try has another id.
         let told = rotate_certs(&config(&server, device, NEW).await);
-        assert_eq!(told["ROTATIONID"], "certs-1669058841");
+        assert_eq!(told["ROTATIONID"], "certs-1669058841.1");
+        let failed = json!([event("e1", "certs-1669058841.1", "Lock device", Some(false))]);
+        assert_eq!(say(&server, device, &failed).await.status, 200);
+        becomes(&api, "failed", 1).await;
         server.sql("UPDATE rotation SET state = 'running' WHERE name = 'later'").await;
         server
             .sql(

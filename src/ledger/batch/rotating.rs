@@ -45,7 +45,7 @@ impl Happened<'_> {
     /// What a device says of a step, it says of one rotation.
     fn is_about(self, rotation: &Rotation) -> bool {
         match self {
-            Self::StepFailed(event) => rotation.name.as_str() == event.rotation,
+            Self::StepFailed(event) => rotation.name.is_meant_by(&event.rotation),
             Self::Issued(..) | Self::InUse(..) | Self::Refused(_) | Self::Held => true,
         }
     }

@@ -394,13 +394,14 @@ pub(super) async fn write_members(
 ) -> Result<(), LedgerError> {
     let update = Statement::new(
         "UPDATE rotation_device SET state = $1, since = $2, reason = $3, detail = $4, \
-         failures = failures + $5 WHERE rotation_id = $6 AND device_id IN ",
+         failures = failures + $5, tries = tries + $6 WHERE rotation_id = $7 AND device_id IN ",
     )
     .bind(new.state.as_str())
     .bind(now.0)
     .bind(new.reason.map(MemberReason::as_str))
     .bind(new.detail.as_deref())
     .bind(i64::from(new.failed))
+    .bind(i64::from(new.state == MemberState::Waiting))
     .bind(rotation.0)
     .tuple(devices.into_iter().map(Value::from));
     transaction.execute(update).await?;

@@ -50,6 +50,21 @@ impl RotationName {
         Self(format!("certs-{}", now.0))
     }
 
+    /// What a device is told that was made to wait `tries` times for another slot: it would not begin
+    /// anew what it believes to have completed.
+    #[must_use]
+    pub fn of_try(&self, tries: i64) -> Self {
+        if tries == 0 { self.clone() } else { Self(format!("{}.{tries}", self.0)) }
+    }
+
+    /// Whether a device that says `told` means this rotation, in whichever try.
+    pub fn is_meant_by(&self, told: &str) -> bool {
+        let rest = told.strip_prefix(&self.0);
+        let is_try =
+            |rest: &str| rest.strip_prefix('.').is_some_and(|number| number.parse::<u64>().is_ok());
+        rest.is_some_and(|rest| rest.is_empty() || is_try(rest))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -59,6 +59,22 @@ fn names_are_what_a_file_of_lines_can_carry() {
 }
 
 #[test]
+fn each_try_has_an_id_of_its_own_and_means_the_rotation() {
+    let name = RotationName::parse("certs-1").unwrap();
+    assert_eq!(name.of_try(0), name);
+    assert_eq!(name.of_try(2).as_str(), "certs-1.2");
+    for (told, meant) in [
+        ("certs-1", true),
+        ("certs-1.2", true),
+        ("certs-12", false),
+        ("certs-1.x", false),
+        ("", false),
+    ] {
+        assert_eq!(name.is_meant_by(told), meant, "{told}");
+    }
+}
+
+#[test]
 fn windows_of_the_day_are_read_as_they_are_written() {
     for text in ["22:00-04:00", "00:00-23:59", "09:30-17:00"] {
         assert_eq!(String::from(DailyWindow::parse(text).unwrap()), text);
