@@ -16,7 +16,15 @@ const DAY: i64 = 24 * 3600;
 
 /// The window that a device of the factory line is told, and how many seconds until it may ask again.
 async fn window(server: &TestServer, certificate: &Certificate) -> (UnixTime, UnixTime, i64) {
-    let issuer = server.factory_line.certificate();
+    window_of(server, server.factory_line.certificate(), certificate).await
+}
+
+/// The same for a device of any Device CA.
+async fn window_of(
+    server: &TestServer,
+    issuer: &Certificate,
+    certificate: &Certificate,
+) -> (UnixTime, UnixTime, i64) {
     let key = BASE64URL_NOPAD.encode(&issuer.key_identifier().unwrap());
     let serial = BASE64URL_NOPAD.encode(certificate.serial().contents());
     let answer = server.get(None, &format!("/.well-known/est/renewal-info/{key}.{serial}")).await;
@@ -72,6 +80,28 @@ on_both_ledgers! {
         let told = window(&server, &device.certificate).await;
         assert_eq!(told, (own.0, own.1, 300));
         assert!(told.1 < device.certificate.validity().not_after);
+        server.stop().await;
+    }
+
+    /// Where a device gets no certificate of the target, it is not told to come again and again.
+    async fn who_got_something_else_is_not_told_to_renew_at_once(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 1).await;
+        let trust = server.ledger().factories().await.unwrap().pop().unwrap();
+        let target = trust.issuing_ca(UnixTime::now(), 0).unwrap().certificate.serial().to_string();
+        let csr = api.post("/v1/device-cas/requests", &json!({})).await.json(200);
+        let other = crate::selection::certify(&server, csr["csr"].as_str().unwrap());
+        api.post("/v1/device-cas", &json!({ "certificate": other })).await.json(201);
+        let other = Certificate::from_pem(other.as_bytes()).unwrap().remove(0);
+        let mut asked = off_the_line(&server, "certs-1");
+        asked["target"] = json!(target);
+        start(&api, &asked).await;
+        counts_become(&api, "certs-1", [0, 1, 0, 0, 0, 0]).await;
+        server.sql("UPDATE rotation_device SET offered_at = offered_at - 1").await;
+        api.post(&format!("/v1/device-cas/{target}/disable"), &json!({})).await.json(200);
+        let new = server.rotate(&fleet[0]).await;
+        let (start, _, retry) = window_of(&server, &other, &new.certificate).await;
+        assert!(start > UnixTime::now().plus(100 * DAY), "{start}");
+        assert_eq!(retry, 300, "it may be told otherwise soon");
         server.stop().await;
     }
 

@@ -190,7 +190,8 @@ impl Ledger {
         // By the serial number, which has an index; the certificate tells which of several it is.
         let select = Statement::new(
             "SELECT member.rotation_id, member.state, member.since, member.ordinal, \
-             member.credential_before, credential.id AS credential_id, credential.device_ca_id, \
+             member.credential_before, member.offered_at, credential.id AS credential_id, \
+             credential.device_ca_id, credential.recorded_at, \
              device_ca.state AS ca_state, \
              (SELECT MIN(first.ordinal) FROM rotation_device first \
               WHERE first.rotation_id = member.rotation_id AND first.state = 'waiting') AS first \
@@ -223,6 +224,7 @@ impl Ledger {
         if rotation.aim().is_met_by(credential, ca, before) {
             return Ok(None);
         }
+        let offered_at = row.maybe_integer("offered_at")?.unwrap_or(i64::MAX);
         let ordinal = row.integer("ordinal")?;
         let first = row.maybe_integer("first")?.unwrap_or(ordinal);
         let slot = Slot {
@@ -232,6 +234,7 @@ impl Ledger {
             // After a retry there are gaps between those that wait.
             ahead: (ordinal - first).min(rotation.counts.waiting - 1),
             issuer_disabled: row.text("ca_state")? == DeviceCaState::Disabled.as_str(),
+            issued_since: row.integer("recorded_at")? > offered_at,
         };
         Ok(Some((rotation, slot)))
     }

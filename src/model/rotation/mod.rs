@@ -227,6 +227,8 @@ pub struct Slot {
     pub ahead: i64,
     /// Whether the Device CA of its certificate is disabled.
     pub issuer_disabled: bool,
+    /// Whether it was issued the certificate since its slot came: it would get no better one now.
+    pub issued_since: bool,
 }
 
 /// A device of a rotation goes from one state to another.
@@ -347,7 +349,7 @@ impl Rotation {
         match member.state {
             MemberState::Waiting => self.paced_window(member, now),
             MemberState::Offered | MemberState::Issued | MemberState::Failed => {
-                Some(if member.issuer_disabled {
+                (!member.issued_since).then_some(if member.issuer_disabled {
                     RenewalWindow { start: since.plus(-SLOT_SECONDS), end: since.plus(-1) }
                 } else {
                     RenewalWindow { start: since, end: since.plus(SLOT_SECONDS) }

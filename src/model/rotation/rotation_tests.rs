@@ -47,7 +47,7 @@ fn step(ordinal: i64, from: MemberState, to: MemberState, reason: Option<MemberR
 }
 
 fn slot(state: MemberState, ordinal: i64, ahead: i64) -> Slot {
-    Slot { state, since: NOW, ordinal, ahead, issuer_disabled: false }
+    Slot { state, since: NOW, ordinal, ahead, issuer_disabled: false, issued_since: false }
 }
 
 #[test]
@@ -300,6 +300,8 @@ fn windows_are_slots_then_now_then_as_if_there_were_no_rotation() {
         assert_eq!(rotation.window(&slot, NOW).unwrap().start, NOW);
         slot.issuer_disabled = true;
         assert!(rotation.window(&slot, NOW).unwrap().end < NOW, "its Device CA is disabled: now");
+        slot.issued_since = true;
+        assert_eq!(rotation.window(&slot, NOW), None, "it would get the same again");
     }
     assert_eq!(rotation.window(&slot(MemberState::Confirmed, 1, 0), NOW), None);
     rotation.state = RotationState::Paused;
