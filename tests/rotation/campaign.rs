@@ -145,6 +145,11 @@ on_both_ledgers! {
             page["devices"].as_array().unwrap().iter().map(|one| one["ordinal"].as_i64()).collect();
         assert_eq!(ordinals, (1..=1000).map(Some).collect::<Vec<_>>());
         assert_eq!(page["next"], "1000");
+        // Whether there is any device is known when the last was looked at.
+        let none = json!({ "id": "none", "select": { "expires_before": "2020-01-01" } });
+        assert_eq!(start(&api, &none).await["state"], "preparing");
+        state_becomes(&api, "none", "finished").await;
+        assert_eq!(status(&api, "none").await["state_reason"], "there was no device to rotate");
         server.stop().await;
     }
 

@@ -218,8 +218,10 @@ pub(super) fn finish_if_done(transaction: &mut WriteTransaction, rotation: &mut 
     if rotation.state != RotationState::Running || rotation.counts.open() > 0 {
         return false;
     }
-    enter(rotation, RotationState::Finished, "");
-    let counts = &rotation.counts;
+    let counts = rotation.counts;
+    let empty = counts.total() == counts.skipped;
+    let why = if empty { "there was no device to rotate" } else { "" };
+    enter(rotation, RotationState::Finished, why);
     let detail = format!(
         "{} confirmed, {} failed, {} left out",
         counts.confirmed, counts.failed, counts.skipped

@@ -28,7 +28,7 @@ use crate::pki::Fingerprint;
 pub struct RotationDevice {
     /// Its name.
     pub name: String,
-    /// Its place in the order of the slots.
+    /// Its place in the order of the slots; of one that is left out, after all of them.
     pub ordinal: i64,
     /// Where it stands.
     pub state: MemberState,
