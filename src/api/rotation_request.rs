@@ -212,7 +212,7 @@ pub(super) fn profile(
         (Some(_), None) => "requests without a label wait for an operator".to_owned(),
         (None, label) => format!("no profile has the label {}", label.unwrap_or_default()),
     };
-    Err(ApiError::bad_request(format!("{key}: {why}; name a label that is approved by itself")))
+    Err(ApiError::bad_request(format!("{key}: {why}: name one that is approved by itself")))
 }
 
 pub(super) fn check_reason(reason: &str) -> Result<(), ApiError> {

@@ -174,7 +174,8 @@ async fn retry(
 ) -> Result<i64, LedgerError> {
     let update = Statement::new(
         "UPDATE rotation_device SET state = $1, since = $2, reason = NULL, detail = NULL, \
-         failures = 0, tries = tries + 1 WHERE rotation_id = $3 AND state = $4 AND ordinal > $5 AND ordinal <= $6 \
+         failures = 0, tries = tries + 1 \
+         WHERE rotation_id = $3 AND state = $4 AND ordinal > $5 AND ordinal <= $6 \
          AND NOT EXISTS (SELECT 1 \
          FROM rotation_device other JOIN rotation holder ON holder.id = other.rotation_id \
          WHERE other.device_id = rotation_device.device_id AND other.rotation_id <> $3 \
