@@ -85,7 +85,7 @@ async fn measure(devices: u32) -> Figures {
     let start = begin.elapsed();
     let mut gathering = started.state == RotationState::Preparing;
     while gathering {
-        ledger.advance_rotation(started.id, UnixTime::now().0 * 1000).await.unwrap();
+        ledger.advance_rotation(started.id).await.unwrap();
         let now = ledger.rotation(factory, &name).await.unwrap().unwrap();
         gathering = now.state == RotationState::Preparing;
     }
@@ -118,6 +118,7 @@ fn rotation(factory: FactoryId) -> NewRotation {
         pace,
         stop: None,
         patience: 3600,
+        validity: 0,
         fioconfig: FioconfigSettings::default(),
         reason: String::new(),
     };

@@ -9,7 +9,8 @@ use crate::fleet::rotations::AskedRotation;
 use crate::model::rotation::{
     DailyWindow, FioconfigSettings, Pace, Plan, RotationName, Selection, StopRule,
 };
-use crate::model::{DeviceCa, DeviceName, FactoryTrust, Label};
+use crate::model::{Approval, DeviceCa, DeviceName, EnrolmentProfile, FactoryTrust, Label};
+use crate::pki::KeyAlgorithm;
 
 /// How many devices may be named.
 const NAMES_LIMIT: usize = 10_000;
@@ -95,16 +96,15 @@ impl Written {
             Some(0) => return Err(ApiError::bad_request("patience_hours must be at least 1")),
             Some(hours) => i64::from(hours) * HOUR,
         };
-        if self.reason.chars().count() > REASON_LIMIT {
-            let why = format!("reason: {REASON_LIMIT} characters at most");
-            return Err(ApiError::bad_request(why));
-        }
+        check_reason(&self.reason)?;
+        let profile = profile(api, "fioconfig.label", self.fioconfig.label.as_deref())?;
         let plan = Plan {
             selection: self.select.selection(device_ca, named.as_deref())?,
             pace: self.pace.meant(&defaults.pace, now)?,
             stop: stop_rule(self.stop, defaults.stop)?,
             patience,
-            fioconfig: self.fioconfig.meant(api, &defaults.fioconfig)?,
+            validity: profile.validity_seconds,
+            fioconfig: self.fioconfig.meant(&defaults.fioconfig)?,
             reason: self.reason,
         };
         let name = name.unwrap_or_else(|| RotationName::at(now));
@@ -145,6 +145,12 @@ impl WrittenSelection {
         if selection.group.as_deref() == Some("") {
             return Err(ApiError::bad_request("select.group is empty: name a group"));
         }
+        let algorithm = selection.key_algorithm.as_deref();
+        if algorithm.is_some_and(|text| KeyAlgorithm::parse(text).is_none()) {
+            let why =
+                "select.key_algorithm must be P-256, P-384, Ed25519, or RSA-2048 for instance";
+            return Err(ApiError::bad_request(why));
+        }
         if self.all == (selection != Selection::default()) {
             let why = "select must say which devices: device_ca, group, expires_before, \
                        key_algorithm, devices, or all and nothing else";
@@ -172,12 +178,7 @@ impl WrittenPace {
 }
 
 impl WrittenFioconfig {
-    fn meant(self, api: &Api, default: &FioconfigSettings) -> Result<FioconfigSettings, ApiError> {
-        let label = self.label.as_deref().map(Label::parse).transpose()?;
-        let profiles = &api.active.load_full().snapshot().profiles.clone();
-        if label.is_some() && profiles.select(label.as_ref()).is_none() {
-            return Err(ApiError::bad_request("fioconfig.label: no profile has this label"));
-        }
+    fn meant(self, default: &FioconfigSettings) -> Result<FioconfigSettings, ApiError> {
         let settings = FioconfigSettings {
             label: self.label,
             pkey_ids: self.pkey_ids.unwrap_or_else(|| default.pkey_ids.clone()),
@@ -191,6 +192,35 @@ impl WrittenFioconfig {
         }
         Ok(settings)
     }
+}
+
+/// The profile that devices are sent to, under the label that `key` names. They must be able to get a
+/// certificate there: an agent that is told to wait makes a new request each time, which no approval
+/// fits.
+pub(super) fn profile(
+    api: &Api,
+    key: &str,
+    label: Option<&str>,
+) -> Result<EnrolmentProfile, ApiError> {
+    let named = label.map(Label::parse).transpose()?;
+    let active = api.active.load();
+    let why = match (active.snapshot().profiles.select(named.as_ref()), label) {
+        (Some(profile), _) if profile.approval == Approval::Automatic => {
+            return Ok(profile.clone());
+        }
+        (Some(_), Some(label)) => format!("requests under the label {label} wait for an operator"),
+        (Some(_), None) => "requests without a label wait for an operator".to_owned(),
+        (None, label) => format!("no profile has the label {}", label.unwrap_or_default()),
+    };
+    Err(ApiError::bad_request(format!("{key}: {why}: name one that is approved by itself")))
+}
+
+pub(super) fn check_reason(reason: &str) -> Result<(), ApiError> {
+    if reason.chars().count() > REASON_LIMIT {
+        let why = format!("reason: {REASON_LIMIT} characters at most");
+        return Err(ApiError::bad_request(why));
+    }
+    Ok(())
 }
 
 fn stop_rule(

@@ -56,7 +56,7 @@ struct PaceView {
 
 impl RotationView {
     pub(super) fn new(rotation: &Rotation, trust: &FactoryTrust) -> Self {
-        let Plan { selection, pace, stop, patience, fioconfig, reason } = &rotation.plan;
+        let Plan { selection, pace, stop, patience, fioconfig, reason, .. } = &rotation.plan;
         let serial = |id: DeviceCaId| Some(trust.device_ca(id)?.certificate.serial().to_string());
         Self {
             id: rotation.name.to_string(),

@@ -14,7 +14,7 @@ use super::Api;
 use super::auth::Principal;
 use super::error::ApiError;
 use super::role::{Operator, Viewer};
-use super::rotation_request::Written;
+use super::rotation_request::{Written, check_reason};
 use super::rotation_view::RotationView;
 use super::selection::FactoryQuery;
 use crate::fleet::rotations;
@@ -251,6 +251,7 @@ async fn act(
     act: RotationAct,
     why: Why,
 ) -> Result<Json<RotationView>, ApiError> {
+    check_reason(&why.reason)?;
     let (trust, rotation) = find(api, principal, query, id).await?;
     let (factory, name, actor) = (trust.factory.id, &rotation.name, &principal.name);
     let rotation = api.ledger.act_on_rotation(factory, name, act, actor, &why.reason).await?;

@@ -28,8 +28,8 @@ use crate::model::rotation::{
     FioconfigSettings, Pace, Plan, RotationName, RotationState, Selection, StopRule,
 };
 use crate::model::{
-    Allowance, CredentialState, DeviceCa, DeviceCaAct, DeviceName, FactoryId, FactoryName,
-    FactoryTrust, HostName,
+    Allowance, CredentialState, DeviceCa, DeviceCaAct, DeviceName, EnrolmentProfile, FactoryId,
+    FactoryName, FactoryTrust, HostName,
 };
 use crate::serve::{Server, make_data_dir, open_ledger};
 use device::{Accident, Device, Held, Rotated, is_refusal};
@@ -198,6 +198,7 @@ impl Demo {
             pace,
             stop: Some(StopRule::default()),
             patience: DAY,
+            validity: EnrolmentProfile::default().validity_seconds,
             fioconfig: FioconfigSettings::default(),
             reason: "the factory line's key is stolen".to_owned(),
         };

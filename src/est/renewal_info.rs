@@ -35,7 +35,8 @@ pub(super) async fn get(
     let known = known.ok_or(Refusal::CertificateUnknown)?;
     let rotation = est.enrolments.rotation_window(trust, known, UnixTime::now()).await?;
     let within_rotation = rotation.is_some();
-    let window = rotation.flatten().unwrap_or_else(|| RenewalWindow::of(known));
+    let own = RenewalWindow::of(known);
+    let window = rotation.flatten().map_or(own, |slot| slot.earlier(own));
     Ok(answer::renewal_window(window, within_rotation))
 }
 

@@ -1,6 +1,6 @@
 //! Rotations: how one is started, and the task that lets time act on them.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -70,16 +70,22 @@ pub async fn dry_run(
 
 /// Devices must get what they do not have: otherwise the rotation would go on for ever.
 fn check_issuer(trust: &FactoryTrust, asked: &AskedRotation<'_>) -> Result<(), ChangeRefused> {
-    let now = UnixTime::now();
+    let (now, validity) = (UnixTime::now(), asked.plan.validity);
+    let usual = trust.issuing_ca(now, validity);
     let issuer = match asked.target {
         Some(target) => trust.signing_ca(target.id, now),
-        None => trust.issuing_ca(now, 0),
+        None => usual,
     };
     let issuer = issuer.ok_or(ChangeRefused::TargetDoesNotSign)?;
-    match asked.device_ca {
-        Some(leaving) if leaving.id == issuer.id => Err(ChangeRefused::NothingLeaves),
-        _ => Ok(()),
+    if asked.device_ca.is_some_and(|leaving| leaving.id == issuer.id) {
+        return Err(ChangeRefused::NothingLeaves);
     }
+    // Where there is none that lives longer, devices make do with what there is.
+    let end = issuer.certificate.validity().not_after;
+    if end < now.plus(validity) && usual.is_some_and(|usual| usual.id != issuer.id) {
+        return Err(ChangeRefused::TargetEndsSoon(end));
+    }
+    Ok(())
 }
 
 fn wanted(asked: &AskedRotation<'_>) -> Wanted {
@@ -107,22 +113,18 @@ pub async fn keep_going(ledger: Ledger, mut drain: watch::Receiver<bool>) {
     }
 }
 
+/// One that fails holds up no other.
 async fn advance_all(ledger: &Ledger) -> bool {
-    match advance(ledger).await {
-        Ok(more) => more,
-        Err(why) => {
-            error!(error = %why, "the rotations cannot go on");
-            false
+    let rotations = ledger.advancing_rotations().await.unwrap_or_else(|why| {
+        error!(error = %why, "the rotations cannot go on");
+        Vec::new()
+    });
+    let mut more = false;
+    for id in rotations {
+        match ledger.advance_rotation(id).await {
+            Ok(has_more) => more |= has_more,
+            Err(why) => error!(rotation = id.0, error = %why, "a rotation cannot go on"),
         }
     }
-}
-
-async fn advance(ledger: &Ledger) -> Result<bool, crate::ledger::LedgerError> {
-    let mut more = false;
-    for rotation in ledger.advancing_rotations().await? {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        more |= ledger.advance_rotation(rotation, now).await?;
-    }
-    Ok(more)
+    more
 }

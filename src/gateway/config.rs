@@ -24,6 +24,10 @@ struct Returned {
 const OLD_AGENTS: [&str; 2] = ["fioconfig-client/1", "fioconfig-client/2"];
 const OLD_AGENTS_LABEL: &str = "fioconfig";
 
+/// A change may be seen only this long after its time: its transaction goes on, and servers' clocks
+/// differ. What a device knows of that time may be from before the change.
+const SLACK_SECONDS: i64 = 60;
+
 pub(super) async fn get(
     gateway: &Gateway,
     caller: &Caller,
@@ -35,15 +39,15 @@ pub(super) async fn get(
     let Some(changed_at) = changed_at.map_err(unreadable)?.max(told.changed_at) else {
         return Ok(answer::no_content());
     };
-    // A change within the same second may have come after what the device knows.
-    if modified_since(headers).is_some_and(|known| known > changed_at) {
+    let settled_at = changed_at.plus(SLACK_SECONDS);
+    if modified_since(headers).is_some_and(|known| known > settled_at) {
         return Ok(answer::not_modified());
     }
     let files = gateway.ledger.config_of_device(factory.id, device).await;
     let mut files = files.map_err(unreadable)?;
-    if let Some(rotation) = &told.rotation {
+    if let Some((rotation, name)) = &told.rotation {
         let est = format!("{}:{}", factory.est_host, gateway.est_public_port);
-        let value = settings(rotation, headers).file(&est, &rotation.name);
+        let value = settings(rotation, headers).file(&est, name);
         let (name, handler) = (ROTATE_CERTS.to_owned(), ROTATE_CERTS_HANDLER.to_owned());
         let file = ConfigFile { name, value, unencrypted: true, on_changed: vec![handler] };
         files.insert(ROTATE_CERTS.to_owned(), file);

@@ -98,6 +98,12 @@ pub enum ChangeRefused {
     /// Only an enabled Device CA whose key is here signs (I2).
     #[error("the target is no Device CA that signs here: it must be online and enabled")]
     TargetDoesNotSign,
+    /// Its certificates would be cut short, where those of another Device CA would not.
+    #[error(
+        "the target ends on {0}, before the certificates that it shall sign: name a Device CA that \
+         lives longer as the target, or disable those that do"
+    )]
+    TargetEndsSoon(UnixTime),
     /// The devices would get what they have.
     #[error(
         "devices that re-enrol now get their certificates of the very Device CA that they are to \
@@ -175,6 +181,7 @@ impl ChangeRefused {
             Self::NoSuchRotation => "rotation-unknown",
             Self::RotationState { .. } => "rotation-state",
             Self::TargetDoesNotSign => "target-does-not-sign",
+            Self::TargetEndsSoon(_) => "target-ends-soon",
             Self::NothingLeaves => "nothing-leaves",
             Self::DeviceSwitching => "device-switching",
             Self::TooMuchConfig { .. } => "too-much-config",

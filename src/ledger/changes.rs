@@ -2,23 +2,21 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::LedgerError;
 use super::database::{Statement, Value};
 use super::facts::Facts;
+use super::rotations::{self, NewState};
 use super::transaction::WriteTransaction;
-use super::{LedgerError, rotations};
 use crate::clock::UnixTime;
-use crate::model::rotation::{MemberReason, MemberState, RotationId};
+use crate::model::rotation::RotationId;
 use crate::model::{CredentialState, DeviceMetadata};
 use crate::pki::Fingerprint;
 
 /// How many events of a device are kept.
 const EVENTS_KEPT: i64 = 200;
 
-/// A state, why, and what else is known of that.
-type NewMemberState = (MemberState, Option<MemberReason>, Option<String>);
-
 /// The devices of a rotation that go to the same state for the same reason.
-type Alike = HashMap<(RotationId, NewMemberState), Vec<i64>>;
+type Alike = HashMap<(RotationId, NewState), Vec<i64>>;
 
 #[derive(Default)]
 pub(super) struct Changes {
@@ -36,7 +34,7 @@ pub(super) struct Changes {
     /// Denied devices that are registered anew.
     pub(super) registered_anew: Vec<(i64, DeviceMetadata)>,
     /// The new states of devices in rotations.
-    pub(super) members: HashMap<(RotationId, i64), NewMemberState>,
+    pub(super) members: HashMap<(RotationId, i64), NewState>,
     /// Devices with the keys that they say they will use next.
     pub(super) announced: Vec<(i64, Fingerprint)>,
     pub(super) events: Vec<[Value; 9]>,
@@ -53,9 +51,8 @@ impl Changes {
         facts: &Facts,
         now: UnixTime,
     ) -> Result<(), LedgerError> {
-        for ((rotation, (state, reason, detail)), devices) in alike(self.members) {
-            let why = (reason.map(MemberReason::as_str), detail.as_deref());
-            rotations::write_members(transaction, rotation, devices, state, why, now).await?;
+        for ((rotation, state), devices) in alike(self.members) {
+            rotations::write_members(transaction, rotation, devices, &state, now).await?;
         }
         for rotation in self.rotations.iter().filter_map(|id| facts.rotations.get(id)) {
             rotations::write(transaction, rotation).await?;
@@ -121,7 +118,7 @@ impl Changes {
 }
 
 /// Gathers the devices whose new state is written by one statement.
-fn alike(members: HashMap<(RotationId, i64), NewMemberState>) -> Alike {
+fn alike(members: HashMap<(RotationId, i64), NewState>) -> Alike {
     let mut alike = Alike::new();
     for ((rotation, device), state) in members {
         alike.entry((rotation, state)).or_default().push(device);

@@ -31,7 +31,8 @@ pub(super) struct Facts {
     pub(super) last_seen: HashMap<i64, i64>,
     /// The key that a device has said it will use next, by its row.
     pub(super) next_keys: HashMap<i64, Fingerprint>,
-    /// The active rotations that a device is in, the latest first, by its row.
+    /// The active rotations that a device is in, and its latest if that ended before it had switched,
+    /// the latest first, by its row.
     pub(super) members: HashMap<i64, Vec<MemberFacts>>,
     /// Those rotations.
     pub(super) rotations: HashMap<RotationId, Rotation>,
@@ -47,7 +48,7 @@ pub(super) struct HeldFacts {
     pub(super) decided_at: Option<UnixTime>,
 }
 
-/// A device's part in an active rotation.
+/// A device's part in a rotation.
 pub(super) struct MemberFacts {
     pub(super) rotation: RotationId,
     pub(super) ordinal: i64,
@@ -217,11 +218,17 @@ impl Facts {
             "SELECT member.device_id, member.rotation_id, member.ordinal, member.state, \
              member.credential_before, member.failures FROM rotation_device member \
              JOIN rotation ON rotation.id = member.rotation_id \
-             WHERE rotation.state IN ('preparing', 'running', 'paused') \
-             AND member.state <> 'skipped' AND member.device_id IN ",
+             WHERE member.device_id IN ",
         )
         .tuple(self.devices.values().map(|device| device.id.into()))
-        .then(" ORDER BY member.rotation_id DESC");
+        .then(
+            " AND ((rotation.state IN ('preparing', 'running', 'paused') \
+             AND member.state <> 'skipped') \
+             OR (member.state IN ('offered', 'issued', 'failed') AND member.rotation_id = \
+             (SELECT MAX(latest.rotation_id) FROM rotation_device latest \
+             WHERE latest.device_id = member.device_id AND latest.state <> 'skipped'))) \
+             ORDER BY member.rotation_id DESC",
+        );
         for row in transaction.rows(select).await? {
             let member = MemberFacts {
                 rotation: RotationId(row.integer("rotation_id")?),

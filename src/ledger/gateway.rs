@@ -6,21 +6,22 @@ use super::facts::DeviceKey;
 use super::rotations::{self, COLUMNS};
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
-use crate::model::rotation::{MemberState, Rotation};
+use crate::model::rotation::{MemberState, Rotation, RotationName, RotationState};
 use crate::model::{DeviceEvent, DeviceName, FactoryId, Refusal};
 use crate::pki::Fingerprint;
 
 /// What a device is told of rotations.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// The rotation: its slot has come and it has not switched yet.
-    pub rotation: Option<Rotation>,
+    /// The rotation, and what the device is to call it: its slot has come and it has not switched yet.
+    pub rotation: Option<(Rotation, RotationName)>,
     /// When that changed last.
     pub changed_at: Option<UnixTime>,
 }
 
 impl Ledger {
-    /// A device's part in its latest rotation, as far as it is to be told of it.
+    /// A device's part in the rotation that has it, else in its latest, as far as it is to be told of
+    /// it: also after the rotation has finished with others, if it failed.
     ///
     /// # Errors
     /// When the ledger fails.
@@ -30,10 +31,13 @@ impl Ledger {
         device: &DeviceName,
     ) -> Result<Delivery, LedgerError> {
         let select = Statement::new(
-            "SELECT member.rotation_id, member.state, member.since, member.offered_at FROM device \
+            "SELECT member.rotation_id, member.state, member.since, member.offered_at, \
+             member.tries FROM device \
              JOIN rotation_device member ON member.device_id = device.id \
+             JOIN rotation ON rotation.id = member.rotation_id \
              WHERE device.factory_id = $1 AND device.name = $2 AND member.state <> 'skipped' \
-             ORDER BY member.rotation_id DESC LIMIT 1",
+             ORDER BY CASE WHEN rotation.state NOT IN ('preparing', 'running', 'paused') THEN 2 \
+             WHEN member.state = 'confirmed' THEN 1 ELSE 0 END, member.rotation_id DESC LIMIT 1",
         );
         let rows = self.database.rows(select.bind(factory.0).bind(device.as_str())).await?;
         let Some(row) = rows.first() else {
@@ -46,10 +50,11 @@ impl Ledger {
         let told = [MemberState::Offered, MemberState::Issued, MemberState::Failed];
         let offered_at = row.maybe_integer("offered_at")?.map(UnixTime);
         let told = told.contains(&rotations::member_state(row)?)
-            && rotation.state.is_active()
+            && (rotation.state.is_active() || rotation.state == RotationState::Finished)
             && offered_at.is_some();
         if told {
-            return Ok(Delivery { changed_at: offered_at, rotation: Some(rotation) });
+            let name = rotation.name.of_try(row.integer("tries")?);
+            return Ok(Delivery { changed_at: offered_at, rotation: Some((rotation, name)) });
         }
         let withdrawn_at = UnixTime(row.integer("since")?).max(rotation.state_since);
         Ok(Delivery { changed_at: Some(withdrawn_at), rotation: None })

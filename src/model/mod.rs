@@ -35,7 +35,7 @@ pub use peer::{Issuer, Peer, PeerCertificate};
 pub use profile::{AnswerStyle, Approval, EnrolmentProfile, KeyKind, Label, Operation};
 pub use refusal::{Class, KeyRefusal, Refusal};
 pub use renewal::RenewalWindow;
-pub use snapshot::{FactoryTrust, Profiles, Snapshot};
+pub use snapshot::{FactoryTrust, Profiles, Snapshot, issuing_ca, signing_ca};
 pub use switch::Switch;
 pub use token::{Role, Token, TokenName, TokenState};
 pub use webhook::{EventKind, EventKinds, WebhookId, WebhookName, WebhookUrl};

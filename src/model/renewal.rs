@@ -24,6 +24,13 @@ impl RenewalWindow {
         let start = validity.not_before.plus(two_thirds).plus(offset);
         Self { start, end: start.plus((life / 20).max(1)) }
     }
+
+    /// The earlier of both, at either end: a rotation brings a renewal forward, and never pushes it
+    /// back to where the certificate has ended.
+    #[must_use]
+    pub fn earlier(self, other: Self) -> Self {
+        Self { start: self.start.min(other.start), end: self.end.min(other.end) }
+    }
 }
 
 const MINUTE: i64 = 60;
@@ -66,5 +73,19 @@ mod tests {
         }
         starts.sort_unstable();
         assert!(starts[10] < 630 && starts[190] > 700, "{starts:?}");
+    }
+
+    #[test]
+    fn the_earlier_of_two_windows_is_no_later_than_either() {
+        let window = |start, end| RenewalWindow { start: UnixTime(start), end: UnixTime(end) };
+        let own = window(100, 200);
+        for (slot, expected) in [
+            (window(50, 60), window(50, 60)),
+            (window(150, 160), window(100, 160)),
+            (window(300, 360), own),
+        ] {
+            assert_eq!(own.earlier(slot), expected);
+            assert_eq!(slot.earlier(own), expected);
+        }
     }
 }

@@ -91,19 +91,14 @@ impl FactoryTrust {
         self.device_cas.iter().filter(|ca| ca.state != DeviceCaState::Revoked)
     }
 
-    /// The Device CA that signs (I2), of those that are online and enabled: the latest that lives as
-    /// long as a certificate shall, else the one that lives longest. One that ends within a day
-    /// signs nothing: what it could give a device would end too soon after the device had switched.
+    /// The Device CA that signs, of those of the Factory: see [`issuing_ca`].
     pub fn issuing_ca(&self, now: UnixTime, certificate_seconds: i64) -> Option<&DeviceCa> {
-        let end = |ca: &&DeviceCa| ca.certificate.validity().not_after;
-        let candidates = || self.device_cas.iter().filter(|ca| signs(ca, now));
-        let lasting = candidates().rev().find(|ca| end(ca) >= now.plus(certificate_seconds));
-        lasting.or_else(|| candidates().max_by_key(end))
+        issuing_ca(&self.device_cas, now, certificate_seconds)
     }
 
     /// The Device CA with that row, if it signs.
     pub fn signing_ca(&self, id: DeviceCaId, now: UnixTime) -> Option<&DeviceCa> {
-        self.device_ca(id).filter(|ca| signs(ca, now))
+        signing_ca(&self.device_cas, id, now)
     }
 
     /// Every Device CA that is not revoked and whose key is here.
@@ -116,6 +111,21 @@ impl FactoryTrust {
         let cas = self.trusted_cas().map(|ca| &ca.certificate);
         self.factory.root.iter().chain(cas).collect()
     }
+}
+
+/// The Device CA that signs (I2), of these, oldest first, that are online and enabled: the latest that
+/// lives as long as a certificate shall, else the one that lives longest. One that ends within a day
+/// signs nothing: what it could give a device would end too soon after the device had switched.
+pub fn issuing_ca(cas: &[DeviceCa], now: UnixTime, certificate_seconds: i64) -> Option<&DeviceCa> {
+    let end = |ca: &&DeviceCa| ca.certificate.validity().not_after;
+    let candidates = || cas.iter().filter(|ca| signs(ca, now));
+    let lasting = candidates().rev().find(|ca| end(ca) >= now.plus(certificate_seconds));
+    lasting.or_else(|| candidates().max_by_key(end))
+}
+
+/// The Device CA with that row, if it is one of these and signs.
+pub fn signing_ca(cas: &[DeviceCa], id: DeviceCaId, now: UnixTime) -> Option<&DeviceCa> {
+    cas.iter().find(|ca| ca.id == id && signs(ca, now))
 }
 
 fn signs(ca: &DeviceCa, now: UnixTime) -> bool {

@@ -158,6 +158,15 @@ fn classify_rsa(key: &RsaKey<'_>) -> KeyAlgorithm {
     KeyAlgorithm::Rsa(bits.saturating_sub(leading_zeros))
 }
 
+impl KeyAlgorithm {
+    /// The kind that `Display` writes as `text`; `None` for [`Self::Other`], and whatever is no kind.
+    pub fn parse(text: &str) -> Option<Self> {
+        let named = [Self::P256, Self::P384, Self::Ed25519];
+        let rsa = || text.strip_prefix("RSA-")?.parse().ok().map(Self::Rsa);
+        named.into_iter().find(|kind| kind.to_string() == text).or_else(rsa)
+    }
+}
+
 impl fmt::Display for KeyAlgorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -172,9 +181,19 @@ impl fmt::Display for KeyAlgorithm {
 
 #[cfg(test)]
 mod tests {
-    use super::PublicKey;
+    use super::{KeyAlgorithm, PublicKey};
     use crate::keys::SigningKey;
     use aws_lc_rs::rand::SystemRandom;
+
+    #[test]
+    fn kinds_of_key_are_read_as_they_are_written() {
+        for text in ["P-256", "P-384", "Ed25519", "RSA-3072"] {
+            assert_eq!(KeyAlgorithm::parse(text).unwrap().to_string(), text);
+        }
+        for wrong in ["", "p256", "RSA", "RSA-", "an RSA key with an unusable exponent"] {
+            assert_eq!(KeyAlgorithm::parse(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_p256_key_is_its_point_and_nothing_else() {

@@ -295,14 +295,18 @@ fn devices(api: &mut Caller) {
 async fn rotations(api: &mut Caller<'_>, host: &Host, serial: &str) {
     let (all, one) = ("/v1/rotations", "/v1/rotations/{id}");
     let late = json!({ "per_minute": 1, "window": "22:00-04:00", "begin": "2100-01-01" });
-    let mut new = json!({ "id": "certs-1", "select": { "device_ca": serial }, "pace": late });
+    let label = json!({ "label": "fioconfig" });
+    let select = json!({ "device_ca": serial });
+    let mut new = json!({ "id": "certs-1", "select": select, "pace": late, "fioconfig": label });
     new["dry_run"] = json!(true);
     assert_eq!(api.ask("POST", all, "", &new, 200)["devices"], 1);
     new["dry_run"] = json!(false);
     api.ask("POST", all, "", &new, 201);
     api.ask("POST", all, "", &new, 409);
     api.ask("POST", all, "", &json!({ "select": { "all": true, "group": "x" } }), 400);
-    api.ask("POST", all, "", &json!({ "select": { "group": "nobody" } }), 404);
+    new["select"] = json!({ "group": "nobody" });
+    new["id"] = json!("certs-2");
+    api.ask("POST", all, "", &new, 404);
     assert_eq!(api.get("/v1/rotations?limit=1", "")["rotations"][0]["id"], "certs-1");
     api.get(one, "certs-1");
     api.ask("GET", one, "certs-2", &Value::Null, 404);

@@ -1,5 +1,6 @@
 //! A rotation over the gateway: told, rotated, announced, proven.
 
+use estd::clock::UnixTime;
 use serde_json::{Value, json};
 
 use crate::agent::{
@@ -107,8 +108,12 @@ on_both_ledgers! {
             let headers = format!("If-Modified-Since: {date}\r\nUser-Agent: {NEW}\r\n");
             send(&server, device, ("GET", "/config"), &headers, "").await.status
         };
-        // Within one second nobody can tell what came first.
-        tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+        // Within a minute nobody can tell what came first.
+        let date = UnixTime::now().plus(30);
+        let soon = jiff::Timestamp::from_second(date.0).unwrap();
+        let soon = soon.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
+        assert_eq!(since(&soon).await, 200);
+        server.sql("UPDATE rotation_device SET offered_at = offered_at - 61").await;
         let first = config(&server, device, NEW).await;
         let date = first.header("Date").unwrap();
         assert_eq!(since(date).await, 304);
@@ -117,6 +122,59 @@ on_both_ledgers! {
         assert_eq!(since("yesterday").await, 200);
         api.post("/v1/rotations/certs-1669058841/abort", &json!({})).await.json(200);
         assert!(is_told_nothing(&config(&server, device, NEW).await));
+        server.stop().await;
+    }
+
+    /// A later rotation that has ended, or is done with the device, does not stand before a retry.
+    async fn a_retry_reaches_devices_that_a_later_rotation_had(backend: Backend) {
+        let (server, api, devices) = rotating(backend, 1).await;
+        let device = &devices[0];
+        server.sql("UPDATE rotation_device SET since = 1").await;
+        becomes(&api, "failed", 1).await;
+        let later = json!({ "id": "later", "select": { "all": true }, "pace": { "per_minute": 1 } });
+        api.post("/v1/rotations", &later).await.json(201);
+        api.post("/v1/rotations/later/abort", &json!({})).await.json(200);
+        assert_eq!(config(&server, device, NEW).await.status, 204);
+        api.post("/v1/rotations/certs-1669058841/retry", &json!({})).await.json(200);
+        becomes(&api, "offered", 1).await;
+        // An agent begins nothing that it believes to have completed: another try has another id.
+        let told = rotate_certs(&config(&server, device, NEW).await);
+        assert_eq!(told["ROTATIONID"], "certs-1669058841.1");
+        let failed = json!([event("e1", "certs-1669058841.1", "Lock device", Some(false))]);
+        assert_eq!(say(&server, device, &failed).await.status, 200);
+        becomes(&api, "failed", 1).await;
+        server.sql("UPDATE rotation SET state = 'running' WHERE name = 'later'").await;
+        server
+            .sql(
+                "UPDATE rotation_device SET state = 'confirmed' WHERE rotation_id = \
+                 (SELECT id FROM rotation WHERE name = 'later')",
+            )
+            .await;
+        assert_eq!(config(&server, device, NEW).await.status, 200);
+        server.stop().await;
+    }
+
+    /// One that fails is not given up because the others are done.
+    async fn a_device_that_failed_is_told_until_it_has_switched(backend: Backend) {
+        let (server, api, devices) = rotating(backend, 2).await;
+        let failed = json!([event("e1", "certs-1669058841", "Generate new certificate", Some(false))]);
+        for device in &devices {
+            assert_eq!(say(&server, device, &failed).await.status, 200);
+        }
+        let is = async |state: &str| {
+            eventually(state, async || {
+                api.get("/v1/rotations/certs-1669058841").await.json(200)["state"] == state
+            })
+            .await;
+        };
+        is("finished").await;
+        let new = rotates(&server, &devices[0], NEW).await;
+        assert!(is_told_nothing(&config(&server, &new, NEW).await));
+        becomes(&api, "confirmed", 1).await;
+        becomes(&api, "failed", 1).await;
+        assert_eq!(config(&server, &devices[1], NEW).await.status, 200);
+        api.post("/v1/rotations/certs-1669058841/abort", &json!({})).await.json(200);
+        assert!(is_told_nothing(&config(&server, &devices[1], NEW).await));
         server.stop().await;
     }
 

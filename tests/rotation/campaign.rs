@@ -1,5 +1,7 @@
 //! Rotations from their start to their end.
 
+use estd::clock::UnixTime;
+use estd::pki::Certificate;
 use serde_json::json;
 
 use crate::support::device::new_key;
@@ -143,6 +145,40 @@ on_both_ledgers! {
             page["devices"].as_array().unwrap().iter().map(|one| one["ordinal"].as_i64()).collect();
         assert_eq!(ordinals, (1..=1000).map(Some).collect::<Vec<_>>());
         assert_eq!(page["next"], "1000");
+        // Whether there is any device is known when the last was looked at.
+        let none = json!({ "id": "none", "select": { "expires_before": "2020-01-01" } });
+        assert_eq!(start(&api, &none).await["state"], "preparing");
+        state_becomes(&api, "none", "finished").await;
+        assert_eq!(status(&api, "none").await["state_reason"], "there was no device to rotate");
+        server.stop().await;
+    }
+
+    /// However many devices are left out before them, the first that are not are the canaries.
+    async fn devices_that_are_left_out_take_no_canarys_place(backend: Backend) {
+        let (server, api, _) = fleet(backend, 0).await;
+        server.sql("UPDATE ledger_head SET last_id = 1000000").await;
+        server
+            .sql(
+                "INSERT INTO device (id, factory_id, name, allowed_once, registered_at, \
+                 device_group) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+                 WHERE i < 6000) SELECT 1000 + n.i, factory.id, 'x-' || n.i, 0, 1, 'old' \
+                 FROM n, factory",
+            )
+            .await;
+        for name in ["device-0", "device-1", "device-2"] {
+            server.session(&server.device(name)).await;
+        }
+        let late = json!({ "per_minute": 1, "begin": "2100-01-01", "canary": 2 });
+        for (id, select) in [("old", json!({ "group": "old" })), ("new", json!({ "all": true }))] {
+            start(&api, &json!({ "id": id, "select": select, "pace": late })).await;
+            state_becomes(&api, id, "running").await;
+        }
+        let running = status(&api, "new").await;
+        assert_eq!(counts(&running), [3, 0, 0, 0, 0, 6000]);
+        assert_eq!(running["canaries_left"], 2);
+        let page = api.get(&format!("{ROTATIONS}/new/devices?limit=4")).await.json(200);
+        let states: Vec<_> = page["devices"].as_array().unwrap().iter().map(|one| &one["state"]).collect();
+        assert_eq!(states, ["waiting", "waiting", "waiting", "skipped"]);
         server.stop().await;
     }
 
@@ -176,13 +212,47 @@ on_both_ledgers! {
         api.post(&format!("/v1/device-cas/{first}/disable"), &json!({})).await.json(200);
         state_becomes(&api, "certs-2", "paused").await;
         let reason = status(&api, "certs-2").await["state_reason"].clone();
-        assert_eq!(reason, "the Device CA that is its target is not enabled");
+        assert_eq!(reason, "the Device CA that is its target does not sign any more");
         asked["id"] = json!("certs-3");
         let refused = api.post(ROTATIONS, &asked).await.json(409);
         let message = refused["message"].as_str().unwrap();
         assert!(message.contains("no Device CA that signs"), "{refused}");
         // No device is left without a certificate for that.
         server.rotate(&fleet[1]).await;
+        server.stop().await;
+    }
+
+    /// A Device CA that ends before the certificates would is not what everybody else is issued from.
+    async fn a_rotation_goes_where_certificates_live_their_time(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 1).await;
+        let new = server.rotate(&fleet[0]).await;
+        server.session(&new).await;
+        let story = api.get("/v1/devices/device-0").await.json(200);
+        let lasting = story["credentials"][1]["device_ca_serial"].as_str().unwrap().to_owned();
+        let csr = api.post("/v1/device-cas/requests", &json!({})).await.json(200);
+        let begin = UnixTime::now().plus(-3500 * 24 * 3600);
+        let csr = csr["csr"].as_str().unwrap();
+        let certificate = crate::selection::certify_at(&server, csr, begin);
+        let short = Certificate::from_pem(certificate.as_bytes()).unwrap().remove(0);
+        let short = short.serial().to_string();
+        api.post("/v1/device-cas", &json!({ "certificate": certificate })).await.json(201);
+
+        let asked = json!({ "select": { "all": true }, "target": short });
+        let message = api.post(ROTATIONS, &asked).await.json(409)["message"].to_string();
+        assert!(message.contains("before the certificates that it shall sign"), "{message}");
+        // Whoever leaves the lasting one gets another of it all the same, as long as it is enabled.
+        let asked = json!({
+            "id": "certs-1", "select": { "device_ca": lasting },
+            "pace": { "per_minute": 1, "begin": "2100-01-01" },
+        });
+        let message = api.post(ROTATIONS, &asked).await.json(409)["message"].to_string();
+        assert!(message.contains("of the very Device CA that they are to leave"), "{message}");
+        api.post(&format!("/v1/device-cas/{lasting}/disable"), &json!({})).await.json(200);
+        start(&api, &asked).await;
+        api.post(&format!("/v1/device-cas/{lasting}/enable"), &json!({})).await.json(200);
+        state_becomes(&api, "certs-1", "paused").await;
+        let reason = status(&api, "certs-1").await["state_reason"].clone();
+        assert_eq!(reason, "the Device CA that devices are to leave is the one that issues to them");
         server.stop().await;
     }
 
@@ -216,6 +286,34 @@ on_both_ledgers! {
         server.session(&new).await;
         state_becomes(&api, "certs-1", "finished").await;
         assert_eq!(counts(&status(&api, "certs-1").await), [0, 0, 0, 1, 0, 0]);
+        server.stop().await;
+    }
+
+    /// Time that was too short is no dead end.
+    async fn resumed_it_goes_on_after_its_time(backend: Backend) {
+        let (server, api, _) = fleet(backend, 2).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        let until = UnixTime::now().plus(2);
+        asked["pace"] = json!({ "per_minute": 1, "until": until.to_string() });
+        start(&api, &asked).await;
+        state_becomes(&api, "certs-1", "paused").await;
+        let paused = status(&api, "certs-1").await;
+        assert!(paused["state_reason"].as_str().unwrap().starts_with("its time is over"), "{paused}");
+        act(&api, "certs-1", "resume").await.json(200);
+        tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+        let resumed = status(&api, "certs-1").await;
+        assert_eq!((&resumed["state"], &resumed["pace"]["until"]), (&json!("running"), &json!(null)));
+        server.stop().await;
+    }
+
+    async fn a_rotation_that_cannot_go_on_holds_up_no_other(backend: Backend) {
+        let (server, api, _) = fleet(backend, 2).await;
+        let late = json!({ "per_minute": 1, "begin": "2100-01-01" });
+        let broken = json!({ "id": "broken", "select": { "devices": ["device-0"] }, "pace": late });
+        start(&api, &broken).await;
+        server.sql("UPDATE rotation SET plan = 'no JSON'").await;
+        start(&api, &off_the_line(&server, "certs-1")).await;
+        counts_become(&api, "certs-1", [0, 1, 0, 0, 0, 1]).await;
         server.stop().await;
     }
 

@@ -25,6 +25,7 @@ async fn what_is_no_rotation_is_refused() {
         (select(json!({ "device_ca": "ab12" })), 404, "no Device CA with that serial number"),
         (select(json!({ "expires_before": "soon" })), 400, "expires_before must be a time"),
         (select(json!({ "expires_before": "2020-01-01" })), 409, "no device is left to rotate"),
+        (select(json!({ "key_algorithm": "P256" })), 400, "must be P-256, P-384, Ed25519, or RSA"),
         (select(json!({ "devices": [] })), 400, "1 to 10000 devices"),
         (select(json!({ "devices": many })), 400, "1 to 10000 devices"),
         (
@@ -47,7 +48,7 @@ async fn what_is_no_rotation_is_refused() {
         (with("stop", json!({ "never": true, "last": 5 })), 400, "not both"),
         (with("reason", json!("x".repeat(1001))), 400, "reason: 1000 characters at most"),
         (with("patience_hours", json!(0)), 400, "patience_hours must be at least 1"),
-        (with("fioconfig", json!({ "label": "nope" })), 400, "no profile has this label"),
+        (with("fioconfig", json!({ "label": "nope" })), 400, "no profile has the label nope"),
         (with("fioconfig", json!({ "pkey_ids": "01\nX=1" })), 400, "pkey_ids must be hex"),
         (with("colour", json!("red")), 422, "colour"),
     ];
@@ -81,6 +82,11 @@ async fn what_is_no_rotation_is_refused() {
     let answer = api.get("/v1/rotations/certs-1/devices?state=lost").await.json(400);
     assert!(answer["message"].as_str().unwrap().starts_with("state must be one of waiting, "));
     assert_eq!(act(&api, "certs-1", "destroy").await.status, 404);
+    let long = json!({ "reason": "x".repeat(1001) });
+    for act in ["pause", "resume", "retry", "abort"] {
+        let answer = api.post(&format!("{ROTATIONS}/certs-1/{act}"), &long).await.json(400);
+        assert_eq!(answer["message"], "reason: 1000 characters at most");
+    }
     server.stop().await;
 }
 

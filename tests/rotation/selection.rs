@@ -10,10 +10,15 @@ use crate::{ROTATIONS, devices, fleet, line, on_both_ledgers, start};
 
 /// Signs a Device CA's request as the root does offline.
 pub fn certify(server: &TestServer, csr: &str) -> String {
+    certify_at(server, csr, UnixTime::now())
+}
+
+/// The same ten years from `begin` on.
+pub fn certify_at(server: &TestServer, csr: &str, begin: UnixTime) -> String {
     let request = CertificationRequest::from_pem(csr.as_bytes()).unwrap();
     let random = aws_lc_rs::rand::SystemRandom::new();
     let (name, key) = (request.subject(), request.public_key());
-    let certificate = server.root.certify_device_ca(name, key, UnixTime::now(), &random).unwrap();
+    let certificate = server.root.certify_device_ca(name, key, begin, &random).unwrap();
     to_pem("CERTIFICATE", certificate.der()).unwrap()
 }
 
@@ -82,6 +87,16 @@ on_both_ledgers! {
         let select = json!({ "expires_before": soon });
         let asked = json!({ "select": select, "target": online, "dry_run": true });
         assert_eq!(api.post(ROTATIONS, &asked).await.json(200)["devices"], 1);
+        // What it was issued and has not used holds up the revocation of the other Device CA.
+        let csr = api.post("/v1/device-cas/requests", &json!({})).await.json(200);
+        let certificate = certify(&server, csr["csr"].as_str().unwrap());
+        api.post("/v1/device-cas", &json!({ "certificate": certificate })).await.json(201);
+        server.rotate(&new).await;
+        let story = api.get("/v1/devices/device-0").await.json(200);
+        let select = json!({ "device_ca": story["credentials"][2]["device_ca_serial"] });
+        let asked = json!({ "select": select, "target": online, "dry_run": true });
+        let run = api.post(ROTATIONS, &asked).await.json(200);
+        assert_eq!((&run["devices"], &run["on_target"]), (&json!(1), &json!(0)));
         server.stop().await;
     }
 }

@@ -8,12 +8,23 @@ use estd::pki::{Certificate, Fingerprint};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Backend, TestServer};
+use crate::support::device::name;
+use crate::support::{Backend, Device, FACTORY, TestServer};
 use crate::{act, counts_become, fleet, line, off_the_line, on_both_ledgers, start, state_becomes};
+
+const DAY: i64 = 24 * 3600;
 
 /// The window that a device of the factory line is told, and how many seconds until it may ask again.
 async fn window(server: &TestServer, certificate: &Certificate) -> (UnixTime, UnixTime, i64) {
-    let issuer = server.factory_line.certificate();
+    window_of(server, server.factory_line.certificate(), certificate).await
+}
+
+/// The same for a device of any Device CA.
+async fn window_of(
+    server: &TestServer,
+    issuer: &Certificate,
+    certificate: &Certificate,
+) -> (UnixTime, UnixTime, i64) {
     let key = BASE64URL_NOPAD.encode(&issuer.key_identifier().unwrap());
     let serial = BASE64URL_NOPAD.encode(certificate.serial().contents());
     let answer = server.get(None, &format!("/.well-known/est/renewal-info/{key}.{serial}")).await;
@@ -30,9 +41,9 @@ on_both_ledgers! {
         let ordinary = window(&server, &fleet[0].certificate).await;
         assert_eq!(ordinary.2, 21_600);
         let mut asked = off_the_line(&server, "certs-1");
-        asked["pace"] = json!({ "per_minute": 1, "begin": "2100-01-01" });
+        let begin = UnixTime::now().plus(30 * DAY);
+        asked["pace"] = json!({ "per_minute": 1, "begin": begin.to_string() });
         start(&api, &asked).await;
-        let begin = UnixTime::parse("2100-01-01").unwrap();
         let mut starts = BTreeMap::new();
         for device in &fleet {
             let (start, end, retry) = window(&server, &device.certificate).await;
@@ -41,11 +52,56 @@ on_both_ledgers! {
         }
         assert_eq!(starts.keys().copied().collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6], "one a minute");
 
+        // Others have had theirs: there is nobody between the first and the last.
+        server.sql("UPDATE rotation_device SET state = 'confirmed' WHERE ordinal BETWEEN 2 AND 5").await;
+        server.sql("UPDATE rotation SET waiting = 2, confirmed = 4").await;
+        let last = window(&server, &starts[&6].certificate).await;
+        assert_eq!(last.0, begin.plus(120));
+
         act(&api, "certs-1", "pause").await.json(200);
         let paused = window(&server, &fleet[0].certificate).await;
         assert_eq!(paused, (ordinary.0, ordinary.1, 300), "as ever, but look again soon");
         act(&api, "certs-1", "abort").await.json(200);
         assert_eq!(window(&server, &fleet[0].certificate).await, ordinary);
+        server.stop().await;
+    }
+
+    /// A slot that comes later than the certificate wants to be renewed would strand the device.
+    async fn a_slot_never_puts_a_renewal_off(backend: Backend) {
+        let (server, api, _) = fleet(backend, 0).await;
+        let name = name("device-0", FACTORY);
+        let line_ca = &server.factory_line;
+        let device = Device::with_certificate(line_ca, &name, &[], -70..20);
+        server.session(&device).await;
+        let own = window(&server, &device.certificate).await;
+        let mut asked = off_the_line(&server, "certs-1");
+        asked["pace"] = json!({ "per_minute": 1, "begin": "2100-01-01" });
+        start(&api, &asked).await;
+        let told = window(&server, &device.certificate).await;
+        assert_eq!(told, (own.0, own.1, 300));
+        assert!(told.1 < device.certificate.validity().not_after);
+        server.stop().await;
+    }
+
+    /// Where a device gets no certificate of the target, it is not told to come again and again.
+    async fn who_got_something_else_is_not_told_to_renew_at_once(backend: Backend) {
+        let (server, api, fleet) = fleet(backend, 1).await;
+        let trust = server.ledger().factories().await.unwrap().pop().unwrap();
+        let target = trust.issuing_ca(UnixTime::now(), 0).unwrap().certificate.serial().to_string();
+        let csr = api.post("/v1/device-cas/requests", &json!({})).await.json(200);
+        let other = crate::selection::certify(&server, csr["csr"].as_str().unwrap());
+        api.post("/v1/device-cas", &json!({ "certificate": other })).await.json(201);
+        let other = Certificate::from_pem(other.as_bytes()).unwrap().remove(0);
+        let mut asked = off_the_line(&server, "certs-1");
+        asked["target"] = json!(target);
+        start(&api, &asked).await;
+        counts_become(&api, "certs-1", [0, 1, 0, 0, 0, 0]).await;
+        server.sql("UPDATE rotation_device SET offered_at = offered_at - 1").await;
+        api.post(&format!("/v1/device-cas/{target}/disable"), &json!({})).await.json(200);
+        let new = server.rotate(&fleet[0]).await;
+        let (start, _, retry) = window_of(&server, &other, &new.certificate).await;
+        assert!(start > UnixTime::now().plus(100 * DAY), "{start}");
+        assert_eq!(retry, 300, "it may be told otherwise soon");
         server.stop().await;
     }
 

@@ -16,7 +16,7 @@ use super::super::auth::Principal;
 use super::super::devices::unknown_device;
 use super::super::error::ApiError;
 use super::super::role::{Operator, Viewer};
-use super::super::rotation_request::REASON_LIMIT;
+use super::super::rotation_request::{REASON_LIMIT, profile};
 use super::super::rotation_view::RotationView;
 use super::super::selection::FactoryQuery;
 use super::devices::NameQuery;
@@ -24,7 +24,7 @@ use super::read;
 use crate::fleet::rotations::{self, AskedRotation};
 use crate::ledger::Started;
 use crate::model::rotation::{FioconfigSettings, Plan, ROTATE_CERTS, RotationName, Selection};
-use crate::model::{ConfigFile, ConfigScope, DeviceMetadata, FactoryTrust, Label};
+use crate::model::{ConfigFile, ConfigScope, DeviceMetadata, FactoryTrust};
 
 const EST_PATH: &str = "/.well-known/est";
 
@@ -261,6 +261,7 @@ async fn start(
         pace: defaults.pace,
         stop: Some(defaults.stop),
         patience: defaults.patience,
+        validity: profile(api, "ESTSERVER", fioconfig.label.as_deref())?.validity_seconds,
         fioconfig,
         reason: change.reason.chars().take(REASON_LIMIT).collect(),
     };
@@ -292,7 +293,7 @@ fn meant(
         FioconfigSettings::are_ids(ids).then(|| ids.to_owned()).ok_or_else(why)
     };
     let settings = FioconfigSettings {
-        label: label(must("ESTSERVER")?, api, trust)?,
+        label: label(must("ESTSERVER")?, trust)?,
         pkey_ids: ids("PKEYIDS", &default.pkey_ids)?,
         cert_ids: ids("CERTIDS", &default.cert_ids)?,
     };
@@ -300,7 +301,7 @@ fn meant(
 }
 
 /// The label in `https://HOST[:PORT]/.well-known/est[/LABEL]`, which must be this Factory's EST.
-fn label(server: &str, api: &Api, trust: &FactoryTrust) -> Result<Option<String>, ApiError> {
+fn label(server: &str, trust: &FactoryTrust) -> Result<Option<String>, ApiError> {
     let uri: Option<Uri> = server.parse().ok();
     let uri = uri.filter(|uri| uri.scheme_str() == Some("https"));
     let rest = uri.as_ref().and_then(|uri| uri.path().strip_prefix(EST_PATH));
@@ -312,13 +313,6 @@ fn label(server: &str, api: &Api, trust: &FactoryTrust) -> Result<Option<String>
     if uri.host() != Some(host.as_str()) {
         return Err(ApiError::bad_request(format!("ESTSERVER: this Factory's EST is at {host}")));
     }
-    let label = rest.trim_matches('/');
-    if label.is_empty() {
-        return Ok(None);
-    }
-    let parsed = Label::parse(label)?;
-    if api.active.load().snapshot().profiles.select(Some(&parsed)).is_none() {
-        return Err(ApiError::bad_request(format!("ESTSERVER: no profile has the label {label}")));
-    }
-    Ok(Some(label.to_owned()))
+    let label = Some(rest.trim_matches('/')).filter(|label| !label.is_empty());
+    Ok(label.map(str::to_owned))
 }

@@ -16,7 +16,7 @@ use super::super::selection::FactoryQuery;
 use super::devices::{NameQuery, time};
 use crate::ledger::{DeviceStory, RotationOfDevice};
 use crate::model::DeviceEvent;
-use crate::model::rotation::MemberState;
+use crate::model::rotation::{MemberState, RotationName};
 
 /// What fioctl shows where other updates have the name of their target.
 const TARGET: &str = "certificates";
@@ -89,7 +89,9 @@ pub(super) async fn show(
     let rotation = story.rotations.iter().find(|one| one.rotation == id);
     let rotation =
         rotation.ok_or_else(|| ApiError::not_found("the device is in no such rotation"))?;
-    let said = story.events.iter().filter(|one| one.rotation == id && !one.is_of_the_end());
+    let rotation_name = RotationName::parse(&id)?;
+    let of_it = |one: &&DeviceEvent| rotation_name.is_meant_by(&one.rotation);
+    let said = story.events.iter().filter(of_it).filter(|one| !one.is_of_the_end());
     Ok(Json(said.map(said_by_device).chain(seen(rotation)).collect()))
 }
 

@@ -89,13 +89,19 @@ impl<'a> Batch<'a> {
                 verdict.map(Ruling::Seen)
             }
             Work::Hold { unapproved, request, asker, .. } => {
-                let verdict = self.hold(unapproved.grant(), *request, asker);
-                if let Err(refusal) = &verdict {
-                    let grant = unapproved.grant();
-                    let action = grant.operation.as_str();
-                    let shown = asker.certificate();
-                    let (factory, device) = (grant.factory, &grant.device);
-                    self.refused(action, asker.name(), factory, device, shown, refusal);
+                let grant = unapproved.grant();
+                let verdict = self.hold(grant, *request, asker);
+                let shown = asker.certificate();
+                let (factory, device) = (grant.factory, &grant.device);
+                let key = (factory, device.clone());
+                match &verdict {
+                    Err(refusal) => {
+                        let action = grant.operation.as_str();
+                        self.refused(action, asker.name(), factory, device, shown, refusal);
+                        self.follow_refused(&key, shown, refusal);
+                    }
+                    Ok(Ruling::Waiting) => self.follow_own(&key, shown, Happened::Held),
+                    Ok(_) => {}
                 }
                 verdict
             }

@@ -1,7 +1,7 @@
 //! What happens to a device, followed in the rotation that it is in, within the same transaction.
 
 use super::super::facts::DeviceKey;
-use super::super::rotations::pause_itself;
+use super::super::rotations::{NewState, pause_itself};
 use super::Batch;
 use crate::model::rotation::{Aim, Fact, MemberReason, MemberState, Rotation, Step};
 use crate::model::{Class, DeviceCaId, DeviceEvent, Refusal};
@@ -16,6 +16,8 @@ pub(super) enum Happened<'a> {
     InUse(i64, DeviceCaId),
     /// Its request was refused.
     Refused(&'a Refusal),
+    /// Its request waits for an operator: agents do not.
+    Held,
     /// It says that a step of its own went wrong.
     StepFailed(&'a DeviceEvent),
 }
@@ -25,30 +27,34 @@ impl Happened<'_> {
         match self {
             Self::Issued(credential, ca) => Fact::Issued(aim.is_met_by(credential, ca, before)),
             Self::InUse(credential, ca) => Fact::InUse(aim.is_met_by(credential, ca, before)),
-            // Whoever comes again and again fails at what comes after the certificate.
-            Self::Refused(Refusal::RetriedTooOften(_)) | Self::StepFailed(_) => Fact::StepFailed,
-            Self::Refused(_) => Fact::Refused,
+            Self::StepFailed(_) => Fact::StepFailed,
+            // It fails at what comes after the certificate, if this rotation has given it one.
+            Self::Refused(Refusal::RetriedTooOften(_)) => Fact::PutOff,
+            Self::Refused(_) | Self::Held => Fact::Refused,
         }
     }
 
     fn reason(self) -> MemberReason {
         match self {
             Self::StepFailed(_) => MemberReason::Step,
-            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) => MemberReason::Refused,
+            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) | Self::Held => {
+                MemberReason::Refused
+            }
         }
     }
 
     /// What a device says of a step, it says of one rotation.
     fn is_about(self, rotation: &Rotation) -> bool {
         match self {
-            Self::StepFailed(event) => rotation.name.as_str() == event.rotation,
-            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) => true,
+            Self::StepFailed(event) => rotation.name.is_meant_by(&event.rotation),
+            Self::Issued(..) | Self::InUse(..) | Self::Refused(_) | Self::Held => true,
         }
     }
 
     fn detail(self) -> Option<String> {
         match self {
             Self::Issued(..) | Self::InUse(..) => None,
+            Self::Held => Some("held: the request waits for an operator".to_owned()),
             Self::Refused(refusal) => Some(format!("{}: {refusal}", refusal.code())),
             Self::StepFailed(event) => Some(format!("{}: {}", event.step, event.details)),
         }
@@ -56,37 +62,52 @@ impl Happened<'_> {
 }
 
 impl Batch<'_> {
-    /// A request was refused. It is the device's own only if it came by a credential of the device:
-    /// what a forger asks for says nothing of the device. Neither does what the server cannot do now.
+    /// A request was refused. What the server cannot do now, and a line that breaks, say nothing of
+    /// rotating.
     pub(super) fn follow_refused(
         &mut self,
         key: &DeviceKey,
         shown: Option<Fingerprint>,
         refusal: &Refusal,
     ) {
-        if refusal.class() == Class::Unavailable {
-            return;
+        let broken = matches!(refusal, Refusal::BodyTooSlow | Refusal::BodyBroken);
+        if refusal.class() != Class::Unavailable && !broken {
+            self.follow_own(key, shown, Happened::Refused(refusal));
         }
+    }
+
+    /// Follows what became of a request if it came by a credential of the device: what a forger asks
+    /// for says nothing of the device.
+    pub(super) fn follow_own(
+        &mut self,
+        key: &DeviceKey,
+        shown: Option<Fingerprint>,
+        happened: Happened<'_>,
+    ) {
         let device = self.facts.devices.get(key);
-        let own = shown.is_some_and(|shown| device.is_some_and(|device| device.accepts(shown)));
-        if own {
-            self.follow(key, Happened::Refused(refusal));
+        if shown.is_some_and(|shown| device.is_some_and(|device| device.accepts(shown))) {
+            self.follow(key, happened);
         }
     }
 
     pub(super) fn follow(&mut self, key: &DeviceKey, happened: Happened<'_>) {
         let Some(device) = self.facts.devices.get(key).map(|device| device.id) else { return };
         let Some(members) = self.facts.members.get_mut(&device) else { return };
-        for (index, member) in members.iter_mut().enumerate() {
+        let mut later = false;
+        for member in members {
             let Some(rotation) = self.facts.rotations.get_mut(&member.rotation) else { continue };
+            let has_later = later;
+            later |= rotation.state.is_active();
             if !happened.is_about(rotation) {
                 continue;
             }
             let fact = happened.fact(rotation.aim(), member.credential_before);
             let after = member.state.after(fact);
             // A rotation that is done with the device does not take it back from a later one.
-            let taken_back = after == MemberState::Waiting && index > 0;
-            if after == member.state || taken_back {
+            let taken_back = after == MemberState::Waiting && has_later;
+            // One that has ended waits for nothing: all that counts is that the device came through.
+            let too_late = !rotation.state.is_active() && after != MemberState::Confirmed;
+            if after == member.state || taken_back || too_late {
                 continue;
             }
             let reason = (after == MemberState::Failed).then_some(happened.reason());
@@ -102,8 +123,11 @@ impl Batch<'_> {
             }
             member.state = after;
             member.failed_before |= after == MemberState::Failed;
-            let changed = (after, reason, happened.detail());
-            self.changes.members.insert((member.rotation, device), changed);
+            let key = (member.rotation, device);
+            let before = self.changes.members.get(&key).is_some_and(|before| before.failed);
+            let failed = before || after == MemberState::Failed;
+            let new = NewState { state: after, reason, detail: happened.detail(), failed };
+            self.changes.members.insert(key, new);
             self.changes.rotations.insert(member.rotation);
         }
     }

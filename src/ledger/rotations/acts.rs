@@ -3,13 +3,15 @@
 use super::super::change::change;
 use super::super::database::Statement;
 use super::super::transaction::WriteTransaction;
-use super::super::{ChangeError, ChangeRefused, Ledger};
+use super::super::{ChangeError, ChangeRefused, Ledger, LedgerError};
 use super::start::open_canaries;
 use super::{by_name, rotation, write};
 use crate::clock::UnixTime;
 use crate::model::rotation::{MemberState, Rotation, RotationAct, RotationName, RotationState};
 use crate::model::{FactoryId, audit::Entry};
 
+/// How many failed devices one transaction looks at.
+const CHUNK: i64 = 5000;
 /// Who acts when a rotation does so by itself.
 const ITSELF: &str = "estd";
 
@@ -26,7 +28,10 @@ impl Ledger {
         actor: &str,
         reason: &str,
     ) -> Result<Rotation, ChangeError> {
-        let done = self.try_act_on_rotation(factory, name, act, actor, reason).await;
+        let done = match act {
+            RotationAct::Retry => self.retry_rotation(factory, name, actor, reason).await,
+            _ => self.try_act_on_rotation(factory, name, act, actor, reason).await,
+        };
         self.recorded(done, Some(factory), actor, act.as_str(), name.to_string()).await
     }
 
@@ -39,43 +44,139 @@ impl Ledger {
         reason: &str,
     ) -> Result<Rotation, ChangeError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
-        let rows = transaction.rows(by_name(factory, name)).await?;
-        let rotation = rows.first().map(rotation).transpose()?;
-        let mut rotation = rotation.ok_or(ChangeRefused::NoSuchRotation)?;
-        let after = rotation.state.after(act);
-        let state = rotation.state.as_str();
-        let after = after.ok_or(ChangeRefused::RotationState { act: act.as_str(), state })?;
-        if act == RotationAct::Retry {
-            retry(&mut transaction, &mut rotation).await?;
-        }
-        if act == RotationAct::Resume {
+        let mut rotation = find(&mut transaction, factory, name).await?;
+        let after = state_after(&rotation, act)?;
+        if after == RotationState::Running {
             // The operator has looked at what went wrong.
             rotation.outcomes.clear();
-            rotation.canaries_left = open_canaries(&mut transaction, &rotation).await?;
-        }
-        if act == RotationAct::ResumePastCanaries {
-            rotation.outcomes.clear();
-            rotation.canaries_left = 0;
+            give_time(&mut transaction, &mut rotation).await?;
+            rotation.canaries_left = match act {
+                RotationAct::ResumePastCanaries => 0,
+                _ => open_canaries(&mut transaction, &rotation).await?,
+            };
         }
         enter(&mut rotation, after, reason);
+        note(&mut transaction, &rotation, act, actor, reason);
         write(&mut transaction, &rotation).await?;
-        transaction.note(change(factory, actor, act.as_str(), name.to_string(), reason.to_owned()));
-        if rotation.target.is_some() {
-            transaction.change_snapshot();
-        }
         transaction.commit().await?;
         Ok(rotation)
     }
+
+    /// Failed devices wait for a slot again, in chunks so that nothing else waits long. Where it is cut
+    /// short, another retry takes the others.
+    async fn retry_rotation(
+        &self,
+        factory: FactoryId,
+        name: &RotationName,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Rotation, ChangeError> {
+        let act = RotationAct::Retry;
+        let (mut retried, mut from) = (None, 0);
+        loop {
+            let mut transaction = WriteTransaction::begin(&self.database).await?;
+            let mut rotation = find(&mut transaction, factory, name).await?;
+            let state = match state_after(&rotation, act) {
+                Ok(state) => state,
+                // Unless somebody has ended it meanwhile.
+                Err(why) => return retried.ok_or_else(|| why.into()),
+            };
+            let Some(last) = last_to_retry(&mut transaction, &rotation, from).await? else {
+                return retried.ok_or_else(|| ChangeRefused::NothingToRetry.into());
+            };
+            if retry(&mut transaction, &mut rotation, (from, last)).await? > 0 {
+                if retried.is_none() || rotation.state != state {
+                    rotation.outcomes.clear();
+                    enter(&mut rotation, state, reason);
+                    note(&mut transaction, &rotation, act, actor, reason);
+                }
+                write(&mut transaction, &rotation).await?;
+                transaction.commit().await?;
+                retried = Some(rotation);
+            }
+            from = last;
+        }
+    }
 }
 
-/// Failed devices wait for a slot again, unless another rotation has taken them.
+async fn find(
+    transaction: &mut WriteTransaction,
+    factory: FactoryId,
+    name: &RotationName,
+) -> Result<Rotation, ChangeError> {
+    let rows = transaction.rows(by_name(factory, name)).await?;
+    let found = rows.first().map(rotation).transpose()?;
+    found.ok_or_else(|| ChangeRefused::NoSuchRotation.into())
+}
+
+fn state_after(rotation: &Rotation, act: RotationAct) -> Result<RotationState, ChangeRefused> {
+    let state = rotation.state.as_str();
+    let after = rotation.state.after(act);
+    after.ok_or(ChangeRefused::RotationState { act: act.as_str(), state })
+}
+
+/// Puts an operator's act on record.
+fn note(
+    transaction: &mut WriteTransaction,
+    rotation: &Rotation,
+    act: RotationAct,
+    actor: &str,
+    reason: &str,
+) {
+    let (name, detail) = (rotation.name.to_string(), reason.to_owned());
+    transaction.note(change(rotation.factory, actor, act.as_str(), name, detail));
+    if rotation.target.is_some() {
+        transaction.change_snapshot();
+    }
+}
+
+/// A rotation that is resumed when its time is over would pause itself at once: it has all the time
+/// that it takes.
+async fn give_time(
+    transaction: &mut WriteTransaction,
+    rotation: &mut Rotation,
+) -> Result<(), LedgerError> {
+    if !rotation.plan.pace.is_over(UnixTime::now()) {
+        return Ok(());
+    }
+    rotation.plan.pace.until = None;
+    let plan = serde_json::to_string(&rotation.plan).map_err(LedgerError::corrupt)?;
+    let update = Statement::new("UPDATE rotation SET plan = $1 WHERE id = $2");
+    transaction.execute(update.bind(plan).bind(rotation.id.0)).await?;
+    Ok(())
+}
+
+/// The last ordinal of the failed devices that one transaction looks at, those after `from`.
+async fn last_to_retry(
+    transaction: &mut WriteTransaction,
+    rotation: &Rotation,
+    from: i64,
+) -> Result<Option<i64>, LedgerError> {
+    let select = Statement::new(
+        "SELECT MAX(ordinal) AS last FROM (SELECT ordinal FROM rotation_device \
+         WHERE rotation_id = $1 AND state = $2 AND ordinal > $3 ORDER BY ordinal LIMIT $4) AS chunk",
+    )
+    .bind(rotation.id.0)
+    .bind(MemberState::Failed.as_str())
+    .bind(from)
+    .bind(CHUNK);
+    let rows = transaction.rows(select).await?;
+    let row = rows.first().ok_or_else(|| LedgerError::corrupt("no maximum"))?;
+    Ok(row.maybe_integer("last")?)
+}
+
+/// Failed devices, those after the first ordinal until the second, wait for a slot again as if they
+/// had not failed, unless another rotation has taken them. Gives how many.
 async fn retry(
     transaction: &mut WriteTransaction,
     rotation: &mut Rotation,
-) -> Result<(), ChangeError> {
+    (from, last): (i64, i64),
+) -> Result<i64, LedgerError> {
     let update = Statement::new(
-        "UPDATE rotation_device SET state = $1, since = $2, reason = NULL, detail = NULL \
-         WHERE rotation_id = $3 AND state = $4 AND NOT EXISTS (SELECT 1 \
+        "UPDATE rotation_device SET state = $1, since = $2, reason = NULL, detail = NULL, \
+         failures = 0, tries = tries + 1 \
+         WHERE rotation_id = $3 AND state = $4 AND ordinal > $5 AND ordinal <= $6 \
+         AND NOT EXISTS (SELECT 1 \
          FROM rotation_device other JOIN rotation holder ON holder.id = other.rotation_id \
          WHERE other.device_id = rotation_device.device_id AND other.rotation_id <> $3 \
          AND other.state NOT IN ('confirmed', 'skipped') \
@@ -84,15 +185,14 @@ async fn retry(
     .bind(MemberState::Waiting.as_str())
     .bind(UnixTime::now().0)
     .bind(rotation.id.0)
-    .bind(MemberState::Failed.as_str());
+    .bind(MemberState::Failed.as_str())
+    .bind(from)
+    .bind(last);
     let count = i64::try_from(transaction.execute(update).await?).unwrap_or(i64::MAX);
-    if count == 0 {
-        return Err(ChangeRefused::NothingToRetry.into());
-    }
     rotation.counts.failed -= count;
     rotation.counts.waiting += count;
-    rotation.outcomes.clear();
-    Ok(())
+    rotation.canaries_left = open_canaries(transaction, rotation).await?;
+    Ok(count)
 }
 
 /// The rotation goes to a state.
@@ -119,8 +219,10 @@ pub(super) fn finish_if_done(transaction: &mut WriteTransaction, rotation: &mut 
     if rotation.state != RotationState::Running || rotation.counts.open() > 0 {
         return false;
     }
-    enter(rotation, RotationState::Finished, "");
-    let counts = &rotation.counts;
+    let counts = rotation.counts;
+    let empty = counts.total() == counts.skipped;
+    let why = if empty { "there was no device to rotate" } else { "" };
+    enter(rotation, RotationState::Finished, why);
     let detail = format!(
         "{} confirmed, {} failed, {} left out",
         counts.confirmed, counts.failed, counts.skipped

@@ -1,16 +1,17 @@
 //! What time does to a rotation: more devices are gathered, slots come, patience ends, it finishes.
 
 use super::super::database::{Row, Statement};
+use super::super::device_cas::device_ca;
 use super::super::transaction::WriteTransaction;
 use super::super::{Ledger, LedgerError};
 use super::acts::{finish_if_done, pause_itself};
 use super::start::take_chunk;
-use super::{COLUMNS, Wanted, member_state, rotation, write, write_members};
-use crate::clock::UnixTime;
+use super::{COLUMNS, NewState, Wanted, member_state, rotation, write, write_members};
+use crate::clock::{self, UnixTime};
+use crate::model::DeviceCaState;
 use crate::model::rotation::{
     MemberReason, MemberState, Rotation, RotationId, RotationState, Step,
 };
-use crate::model::{DeviceCaId, DeviceCaState};
 
 /// How many slots one transaction gives out at most.
 const SLOTS: i64 = 5000;
@@ -41,12 +42,11 @@ impl Ledger {
         rows.iter().map(|row| Ok(RotationId(row.integer("id")?))).collect()
     }
 
-    /// Does what has come due in a rotation by `now`, in milliseconds since 1970. Tells whether there
-    /// is more to do at once.
+    /// Does what has come due in a rotation. Tells whether there is more to do at once.
     ///
     /// # Errors
     /// When the ledger fails; then nothing is done.
-    pub async fn advance_rotation(&self, id: RotationId, now: i64) -> Result<bool, LedgerError> {
+    pub async fn advance_rotation(&self, id: RotationId) -> Result<bool, LedgerError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
         let select = Statement::new(COLUMNS).then("WHERE rotation.id = ").value(id.0);
         let rows = transaction.rows(select).await?;
@@ -59,7 +59,11 @@ impl Ledger {
                 take_chunk(&mut transaction, &mut rotation, &wanted, None).await?;
                 true
             }
-            RotationState::Running => run(&mut transaction, &mut rotation, now).await?,
+            // The time is that of the transaction, not from before it had to wait: devices compare
+            // with it what they know.
+            RotationState::Running => {
+                run(&mut transaction, &mut rotation, clock::milliseconds()).await?
+            }
             RotationState::Paused | RotationState::Finished | RotationState::Aborted => false,
         };
         transaction.commit().await?;
@@ -84,7 +88,7 @@ async fn run(
     if overdue > 0 || offered > 0 || finished {
         write(transaction, rotation).await?;
     }
-    Ok(overdue >= OVERDUE)
+    Ok(overdue >= OVERDUE || offered >= SLOTS)
 }
 
 /// Why the rotation cannot go on.
@@ -94,20 +98,18 @@ async fn obstacle(
     now: UnixTime,
 ) -> Result<Option<&'static str>, LedgerError> {
     if rotation.counts.waiting > 0 && rotation.plan.pace.is_over(now) {
-        return Ok(Some("its time is over and devices still wait for their slot"));
+        let why =
+            "its time is over and devices still wait for their slot: resumed, it takes longer";
+        return Ok(Some(why));
     }
-    match rotation.target {
-        Some(target) if !signs(transaction, target).await? => {
-            Ok(Some("the Device CA that is its target is not enabled"))
-        }
-        _ => Ok(None),
-    }
-}
-
-async fn signs(transaction: &mut WriteTransaction, ca: DeviceCaId) -> Result<bool, LedgerError> {
-    let select = Statement::new("SELECT id FROM device_ca WHERE id = $1 AND state = $2");
-    let select = select.bind(ca.0).bind(DeviceCaState::Enabled.as_str());
-    Ok(!transaction.rows(select).await?.is_empty())
+    let select = Statement::new(
+        "SELECT id, factory_id, kind, state, certificate FROM device_ca WHERE factory_id = $1 \
+         AND state = $2 ORDER BY id",
+    );
+    let select = select.bind(rotation.factory.0).bind(DeviceCaState::Enabled.as_str());
+    let rows = transaction.rows(select).await?;
+    let cas = rows.iter().map(device_ca).collect::<Result<Vec<_>, _>>()?;
+    Ok(rotation.obstacle(&cas, now))
 }
 
 /// Devices that were given time and did not use it have failed, for now.
@@ -142,8 +144,7 @@ async fn offer(
     if rotation.state != RotationState::Running {
         return Ok(0);
     }
-    let (due, credit_at) = rotation.plan.pace.due(rotation.credit_at, now);
-    let due = due.min(SLOTS);
+    let (due, credit_at) = rotation.plan.pace.due(rotation.credit_at, now, SLOTS);
     if due == 0 {
         return Ok(0);
     }
@@ -164,8 +165,9 @@ async fn offer(
     settle(transaction, rotation, &denied, left_out, reason, time).await?;
     for members in wanted.chunks(DEVICES) {
         let devices = members.iter().map(|member| member.device);
-        let offered = MemberState::Offered;
-        write_members(transaction, rotation.id, devices, offered, (None, None), time).await?;
+        let state = MemberState::Offered;
+        let offered = NewState { state, reason: None, detail: None, failed: false };
+        write_members(transaction, rotation.id, devices, &offered, time).await?;
         let noted = Statement::new(
             "UPDATE rotation_device SET offered_at = $1 WHERE rotation_id = $2 AND device_id IN ",
         )
@@ -174,7 +176,7 @@ async fn offer(
         .tuple(members.iter().map(|member| member.device.into()));
         transaction.execute(noted).await?;
         for member in members {
-            rotation.counts.shift(member.state, offered);
+            rotation.counts.shift(member.state, state);
         }
     }
     Ok(i64::try_from(denied.len() + wanted.len()).unwrap_or(i64::MAX))
@@ -188,10 +190,11 @@ async fn settle(
     reason: MemberReason,
     now: UnixTime,
 ) -> Result<(), LedgerError> {
+    let failed = state == MemberState::Failed;
+    let settled = NewState { state, reason: Some(reason), detail: None, failed };
     for members in members.chunks(DEVICES) {
         let devices = members.iter().map(|member| member.device);
-        let why = (Some(reason.as_str()), None);
-        write_members(transaction, rotation.id, devices, state, why, now).await?;
+        write_members(transaction, rotation.id, devices, &settled, now).await?;
     }
     for member in members {
         let step = Step {

@@ -17,7 +17,8 @@ use super::transaction::WriteTransaction;
 use super::{Ledger, LedgerError};
 use crate::clock::UnixTime;
 use crate::model::rotation::{
-    Counts, MemberState, Outcomes, Rotation, RotationId, RotationName, RotationState, Slot,
+    Counts, MemberReason, MemberState, Outcomes, Rotation, RotationId, RotationName, RotationState,
+    Slot,
 };
 use crate::model::{DeviceCaId, DeviceCaState, DeviceName, FactoryId};
 use crate::pki::Fingerprint;
@@ -27,7 +28,7 @@ use crate::pki::Fingerprint;
 pub struct RotationDevice {
     /// Its name.
     pub name: String,
-    /// Its place in the order of the slots.
+    /// Its place in the order of the slots; of one that is left out, after all of them.
     pub ordinal: i64,
     /// Where it stands.
     pub state: MemberState,
@@ -63,6 +64,18 @@ pub struct RotationOfDevice {
     pub reason: Option<String>,
     /// What else is known of that.
     pub detail: Option<String>,
+}
+
+/// What is written of a device of a rotation that goes to a state.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) struct NewState {
+    pub(super) state: MemberState,
+    /// Why it failed or is left out.
+    pub(super) reason: Option<MemberReason>,
+    /// What else is known of that.
+    pub(super) detail: Option<String>,
+    /// Whether it failed on its way there.
+    pub(super) failed: bool,
 }
 
 pub(super) const COLUMNS: &str = "SELECT rotation.id, rotation.factory_id, rotation.name, \
@@ -177,7 +190,8 @@ impl Ledger {
         // By the serial number, which has an index; the certificate tells which of several it is.
         let select = Statement::new(
             "SELECT member.rotation_id, member.state, member.since, member.ordinal, \
-             member.credential_before, credential.id AS credential_id, credential.device_ca_id, \
+             member.credential_before, member.offered_at, credential.id AS credential_id, \
+             credential.device_ca_id, credential.recorded_at, \
              device_ca.state AS ca_state, \
              (SELECT MIN(first.ordinal) FROM rotation_device first \
               WHERE first.rotation_id = member.rotation_id AND first.state = 'waiting') AS first \
@@ -190,7 +204,8 @@ impl Ledger {
              AND credential.sha256 = $2 AND device.factory_id = $3 \
              AND rotation.state IN ('preparing', 'running', 'paused') \
              AND member.state <> 'skipped' \
-             ORDER BY member.rotation_id DESC LIMIT 1",
+             ORDER BY CASE member.state WHEN 'confirmed' THEN 1 ELSE 0 END, \
+             member.rotation_id DESC LIMIT 1",
         )
         .bind(serial)
         .bind(certificate.as_bytes())
@@ -209,14 +224,17 @@ impl Ledger {
         if rotation.aim().is_met_by(credential, ca, before) {
             return Ok(None);
         }
+        let offered_at = row.maybe_integer("offered_at")?.unwrap_or(i64::MAX);
         let ordinal = row.integer("ordinal")?;
         let first = row.maybe_integer("first")?.unwrap_or(ordinal);
         let slot = Slot {
             state: member_state(row)?,
             since: UnixTime(row.integer("since")?),
             ordinal,
-            ahead: ordinal - first,
+            // After a retry there are gaps between those that wait.
+            ahead: (ordinal - first).min(rotation.counts.waiting - 1),
             issuer_disabled: row.text("ca_state")? == DeviceCaState::Disabled.as_str(),
+            issued_since: row.integer("recorded_at")? > offered_at,
         };
         Ok(Some((rotation, slot)))
     }
@@ -237,7 +255,8 @@ impl Ledger {
              WHERE device.factory_id = $1 AND device.name = $2 \
              AND rotation.state IN ('preparing', 'running', 'paused') \
              AND rotation.target_ca_id IS NOT NULL AND member.state <> 'skipped' \
-             ORDER BY rotation.id DESC LIMIT 1",
+             ORDER BY CASE member.state WHEN 'confirmed' THEN 1 ELSE 0 END, \
+             rotation.id DESC LIMIT 1",
         );
         let select = select.bind(factory.0).bind(device.as_str());
         let rows = self.database.rows(select).await?;
@@ -373,19 +392,19 @@ pub(super) async fn write_members(
     transaction: &mut WriteTransaction,
     rotation: RotationId,
     devices: impl IntoIterator<Item = i64>,
-    state: MemberState,
-    (reason, detail): (Option<&str>, Option<&str>),
+    new: &NewState,
     now: UnixTime,
 ) -> Result<(), LedgerError> {
     let update = Statement::new(
         "UPDATE rotation_device SET state = $1, since = $2, reason = $3, detail = $4, \
-         failures = failures + CASE $1 WHEN 'failed' THEN 1 ELSE 0 END \
-         WHERE rotation_id = $5 AND device_id IN ",
+         failures = failures + $5, tries = tries + $6 WHERE rotation_id = $7 AND device_id IN ",
     )
-    .bind(state.as_str())
+    .bind(new.state.as_str())
     .bind(now.0)
-    .bind(reason)
-    .bind(detail)
+    .bind(new.reason.map(MemberReason::as_str))
+    .bind(new.detail.as_deref())
+    .bind(i64::from(new.failed))
+    .bind(i64::from(new.state == MemberState::Waiting))
     .bind(rotation.0)
     .tuple(devices.into_iter().map(Value::from));
     transaction.execute(update).await?;

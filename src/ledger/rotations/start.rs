@@ -20,6 +20,8 @@ use crate::pki::Fingerprint;
 const CHUNK: i64 = 5000;
 /// How many names go into one statement.
 const NAMES: usize = 1000;
+/// The ordinals of devices that are left out are above this: they take no place among the slots.
+const LEFT_OUT: i64 = 1_000_000_000_000;
 /// How many devices a dry run or a refusal names.
 const SHOWN: i64 = 20;
 
@@ -321,17 +323,20 @@ pub(super) async fn take_chunk(
         Some(_) => ((0, i64::MAX), true),
         None => next_range(transaction, rotation).await?,
     };
-    let base = rotation.counts.total();
+    let left_out = LEFT_OUT + rotation.counts.skipped;
+    let taken = rotation.counts.total() - rotation.counts.skipped;
     let insert = Statement::new(
         "INSERT INTO rotation_device (rotation_id, device_id, ordinal, state, since, reason, \
          credential_before) SELECT CAST(",
     )
     .value(rotation.id.0)
-    .then(" AS BIGINT), chosen.id, CAST(")
-    .value(base)
+    .then(" AS BIGINT), chosen.id, CASE WHEN chosen.reason IS NULL THEN CAST(")
+    .value(taken)
+    .then(" AS BIGINT) ELSE CAST(")
+    .value(left_out)
     .then(
-        " AS BIGINT) + ROW_NUMBER() OVER (ORDER BY CASE WHEN chosen.reason IS NULL THEN 0 ELSE 1 \
-         END, chosen.seen DESC, chosen.id), \
+        " AS BIGINT) END + ROW_NUMBER() OVER (PARTITION BY CASE WHEN chosen.reason IS NULL \
+         THEN 0 ELSE 1 END ORDER BY chosen.seen DESC, chosen.id), \
          CASE WHEN chosen.reason IS NULL THEN 'waiting' ELSE 'skipped' END, CAST(",
     )
     .value(UnixTime::now().0)
@@ -340,9 +345,11 @@ pub(super) async fn take_chunk(
     transaction.execute(insert).await?;
     let count = Statement::new(
         "SELECT state, COUNT(*) AS count FROM rotation_device \
-         WHERE rotation_id = $1 AND ordinal > $2 GROUP BY state",
+         WHERE rotation_id = $1 AND ((state = 'waiting' AND ordinal > $2) \
+         OR (state = 'skipped' AND ordinal > $3)) GROUP BY state",
     );
-    for row in transaction.rows(count.bind(rotation.id.0).bind(base)).await? {
+    let count = count.bind(rotation.id.0).bind(taken).bind(left_out);
+    for row in transaction.rows(count).await? {
         *rotation.counts.of(super::member_state(&row)?) += row.integer("count")?;
     }
     let prepared = Statement::new("UPDATE rotation SET prepared_to = $1 WHERE id = $2");
@@ -362,19 +369,18 @@ async fn begin_to_run(
     Ok(())
 }
 
-/// How many canaries are neither confirmed nor failed.
+/// How many canaries are not confirmed, of those that have never failed, or not since a retry.
 pub(super) async fn open_canaries(
     transaction: &mut WriteTransaction,
     rotation: &Rotation,
 ) -> Result<i64, LedgerError> {
-    let open = [MemberState::Waiting, MemberState::Offered, MemberState::Issued];
     let select = Statement::new(
         "SELECT COUNT(*) AS count FROM rotation_device WHERE rotation_id = $1 AND ordinal <= $2 \
-         AND state IN ",
+         AND failures = 0 AND state IN ",
     )
     .bind(rotation.id.0)
     .bind(i64::from(rotation.plan.pace.canary))
-    .tuple(open.map(|state| state.as_str().into()));
+    .tuple(MemberState::OPEN.map(|state| state.as_str().into()));
     let rows = transaction.rows(select).await?;
     let count = rows.first().ok_or_else(|| LedgerError::corrupt("no count"))?;
     Ok(count.integer("count")?)

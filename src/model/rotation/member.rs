@@ -17,7 +17,7 @@ pub enum MemberState {
     /// It was seen with it.
     Confirmed,
     /// It was refused, or did not come, or was not seen with what it was issued. What it does later
-    /// still counts.
+    /// still counts, and once the rotation has ended, that it is seen with what it was issued.
     Failed,
     /// It is left out.
     Skipped,
@@ -53,12 +53,17 @@ pub enum Fact {
     Refused,
     /// It said that a step of its own went wrong.
     StepFailed,
+    /// It asks again and again, and uses nothing of what it was given.
+    PutOff,
 }
 
 impl MemberState {
     /// All of them.
     pub const ALL: [Self; 6] =
         [Self::Waiting, Self::Offered, Self::Issued, Self::Confirmed, Self::Failed, Self::Skipped];
+
+    /// Those in which it waits for something.
+    pub const OPEN: [Self; 3] = [Self::Waiting, Self::Offered, Self::Issued];
 
     /// The state after a fact. Only a session with a certificate of the aim ends in
     /// [`Self::Confirmed`], from wherever; a device that goes back to another begins anew.
@@ -69,9 +74,9 @@ impl MemberState {
             (_, Fact::InUse(true)) => Self::Confirmed,
             (Self::Confirmed, Fact::InUse(false)) => Self::Waiting,
             (Self::Waiting | Self::Offered | Self::Failed, Fact::Issued(true)) => Self::Issued,
-            (Self::Offered, Fact::Refused) | (Self::Offered | Self::Issued, Fact::StepFailed) => {
-                Self::Failed
-            }
+            (Self::Offered, Fact::Refused)
+            | (Self::Offered | Self::Issued, Fact::StepFailed)
+            | (Self::Issued, Fact::PutOff) => Self::Failed,
             (state, _) => state,
         }
     }

@@ -16,7 +16,7 @@ pub use plan::{
     Selection, StopRule,
 };
 
-use super::{DeviceCaId, FactoryId, NotA, RenewalWindow};
+use super::{DeviceCa, DeviceCaId, FactoryId, NotA, RenewalWindow, issuing_ca, signing_ca};
 use crate::clock::UnixTime;
 
 /// A device whose slot has come has this long, in seconds, before its window is in the past, which
@@ -48,6 +48,21 @@ impl RotationName {
     /// The name that fioctl would give to a rotation that begins now.
     pub fn at(now: UnixTime) -> Self {
         Self(format!("certs-{}", now.0))
+    }
+
+    /// What a device is told that was made to wait `tries` times for another slot: it would not begin
+    /// anew what it believes to have completed.
+    #[must_use]
+    pub fn of_try(&self, tries: i64) -> Self {
+        if tries == 0 { self.clone() } else { Self(format!("{}.{tries}", self.0)) }
+    }
+
+    /// Whether a device that says `told` means this rotation, in whichever try.
+    pub fn is_meant_by(&self, told: &str) -> bool {
+        let rest = told.strip_prefix(&self.0);
+        let is_try =
+            |rest: &str| rest.strip_prefix('.').is_some_and(|number| number.parse::<u64>().is_ok());
+        rest.is_some_and(|rest| rest.is_empty() || is_try(rest))
     }
 
     /// The name as text.
@@ -117,9 +132,10 @@ impl RotationState {
             }
             (Self::Paused, RotationAct::Resume | RotationAct::ResumePastCanaries)
             | (Self::Running | Self::Finished, RotationAct::Retry) => Some(Self::Running),
-            (Self::Preparing | Self::Running | Self::Paused, RotationAct::Abort) => {
-                Some(Self::Aborted)
-            }
+            (
+                Self::Preparing | Self::Running | Self::Paused | Self::Finished,
+                RotationAct::Abort,
+            ) => Some(Self::Aborted),
             _ => None,
         }
     }
@@ -212,6 +228,8 @@ pub struct Slot {
     pub ahead: i64,
     /// Whether the Device CA of its certificate is disabled.
     pub issuer_disabled: bool,
+    /// Whether it was issued the certificate since its slot came: it would get no better one now.
+    pub issued_since: bool,
 }
 
 /// A device of a rotation goes from one state to another.
@@ -225,7 +243,7 @@ pub struct Step {
     pub to: MemberState,
     /// Why it failed or is left out.
     pub reason: Option<MemberReason>,
-    /// Whether it has failed before.
+    /// Whether it has failed before, since the last retry if there was one.
     pub failed_before: bool,
 }
 
@@ -254,7 +272,7 @@ pub struct Rotation {
     pub counts: Counts,
     /// Up to when slots were given out, in milliseconds since 1970.
     pub credit_at: i64,
-    /// How many canaries are not confirmed yet.
+    /// How many canaries are not confirmed yet, without those that have failed.
     pub canaries_left: i64,
     /// How the last devices fared.
     pub outcomes: Outcomes,
@@ -270,6 +288,21 @@ impl Rotation {
         Aim { rotation: self.id, target: self.target, leaving: self.leaving }
     }
 
+    /// Why it cannot go on with these Device CAs of its Factory: no device would get what is wanted.
+    pub fn obstacle(&self, cas: &[DeviceCa], now: UnixTime) -> Option<&'static str> {
+        if let Some(target) = self.target {
+            let signs = signing_ca(cas, target, now).is_some();
+            return (!signs).then_some("the Device CA that is its target does not sign any more");
+        }
+        match issuing_ca(cas, now, self.plan.validity) {
+            None => Some("no Device CA is enabled for issuing"),
+            Some(issuer) if Some(issuer.id) == self.leaving => {
+                Some("the Device CA that devices are to leave is the one that issues to them")
+            }
+            Some(_) => None,
+        }
+    }
+
     /// Whether the device with this ordinal is one of the canaries.
     pub fn is_canary(&self, ordinal: i64) -> bool {
         ordinal <= i64::from(self.plan.pace.canary)
@@ -281,23 +314,23 @@ impl Rotation {
             return None;
         }
         self.counts.shift(step.from, step.to);
-        let canary = self.canaries_left > 0 && self.is_canary(step.ordinal);
+        if !self.state.is_active() {
+            return None;
+        }
+        // One that has failed before has had its say: it holds nobody up, and proves nothing.
+        let canary = self.canaries_left > 0 && self.is_canary(step.ordinal) && !step.failed_before;
+        if canary {
+            let open = |state| i64::from(MemberState::OPEN.contains(&state));
+            self.canaries_left += open(step.to) - open(step.from);
+        }
         match step.to {
-            MemberState::Confirmed => {
-                self.canaries_left -= i64::from(canary);
-                self.note_outcome(false)
-            }
+            MemberState::Confirmed => self.note_outcome(false),
             MemberState::Failed => {
                 // One device that fails again and again is one failure.
                 let counts =
                     step.reason.is_some_and(MemberReason::counts_as_failure) && !step.failed_before;
                 let stopped = counts.then(|| self.note_outcome(true)).flatten();
                 stopped.or_else(|| canary.then(|| "a canary failed".to_owned()))
-            }
-            // A canary that has nothing to prove holds nobody up.
-            MemberState::Skipped => {
-                self.canaries_left -= i64::from(canary);
-                None
             }
             _ => None,
         }
@@ -317,7 +350,7 @@ impl Rotation {
         match member.state {
             MemberState::Waiting => self.paced_window(member, now),
             MemberState::Offered | MemberState::Issued | MemberState::Failed => {
-                Some(if member.issuer_disabled {
+                (!member.issued_since).then_some(if member.issuer_disabled {
                     RenewalWindow { start: since.plus(-SLOT_SECONDS), end: since.plus(-1) }
                 } else {
                     RenewalWindow { start: since, end: since.plus(SLOT_SECONDS) }

@@ -117,10 +117,10 @@ impl Pace {
         self.until.is_some_and(|until| until < now.0)
     }
 
-    /// How many slots have come since `credit_at`, and up to when they are then given out. Times are
-    /// milliseconds since 1970. What was missed, while the server was down for instance, is not made
-    /// up for at once.
-    pub fn due(&self, credit_at: i64, now: i64) -> (i64, i64) {
+    /// How many slots have come since `credit_at`, `most` at most, and up to when they are then given
+    /// out. Times are milliseconds since 1970. What was missed, while the server was down for
+    /// instance, is not made up for at once.
+    pub fn due(&self, credit_at: i64, now: i64, most: i64) -> (i64, i64) {
         let early = self.begin.is_some_and(|begin| now < begin.saturating_mul(1000));
         let closed = self.window.is_some_and(|window| window.open_since(now) < 0);
         if early || closed {
@@ -128,7 +128,7 @@ impl Pace {
         }
         let per_minute = i64::from(self.per_minute);
         let from = self.counted_from(credit_at, now);
-        let count = (now - from) * per_minute / MINUTE;
+        let count = ((now - from) * per_minute / MINUTE).min(most);
         (count, from + rounded_up(count * MINUTE, per_minute))
     }
 

@@ -18,6 +18,10 @@ pub struct Plan {
     pub stop: Option<StopRule>,
     /// How long, in seconds, a device may take to ask, and then to be seen with what it was given.
     pub patience: i64,
+    /// How long, in seconds, the certificates live that its devices get, unless their Device CA ends
+    /// earlier.
+    #[serde(default)]
+    pub validity: i64,
     /// Where fioconfig finds what it needs.
     pub fioconfig: FioconfigSettings,
     /// Why.
@@ -102,9 +106,10 @@ pub struct Selection {
 
 impl Selection {
     /// Whether devices that use a certificate of the target already are left out: where they are
-    /// chosen by what their certificate says, another of the same Device CA is what is wanted.
+    /// chosen by what their certificate says, another of the same Device CA is what is wanted; and
+    /// those that depend on a Device CA do so until they have replaced what they were issued of it.
     pub fn leaves_out_target(&self) -> bool {
-        self.expires_before.is_none() && self.key_algorithm.is_none()
+        self.device_ca.is_none() && self.expires_before.is_none() && self.key_algorithm.is_none()
     }
 }
 

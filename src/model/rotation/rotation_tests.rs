@@ -4,6 +4,8 @@ use super::*;
 
 const NOW: UnixTime = UnixTime(1_800_000_000);
 const MINUTE: i64 = 60_000;
+/// More slots than come at once.
+const MOST: i64 = i64::MAX;
 
 fn pace(per_minute: u32, window: Option<&str>) -> Pace {
     let window = window.map(|text| DailyWindow::parse(text).unwrap());
@@ -16,6 +18,7 @@ fn rotation(waiting: i64, canary: u32, stop: Option<StopRule>) -> Rotation {
         pace: Pace { canary, ..pace(60, None) },
         stop,
         patience: 3600,
+        validity: 3600,
         fioconfig: FioconfigSettings::default(),
         reason: String::new(),
     };
@@ -44,7 +47,7 @@ fn step(ordinal: i64, from: MemberState, to: MemberState, reason: Option<MemberR
 }
 
 fn slot(state: MemberState, ordinal: i64, ahead: i64) -> Slot {
-    Slot { state, since: NOW, ordinal, ahead, issuer_disabled: false }
+    Slot { state, since: NOW, ordinal, ahead, issuer_disabled: false, issued_since: false }
 }
 
 #[test]
@@ -52,6 +55,22 @@ fn names_are_what_a_file_of_lines_can_carry() {
     assert_eq!(RotationName::at(UnixTime(1_669_058_841)).as_str(), "certs-1669058841");
     for wrong in ["", "a b", "a=b", "a\nb", "ä", &"x".repeat(65)] {
         assert!(RotationName::parse(wrong).is_err(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn each_try_has_an_id_of_its_own_and_means_the_rotation() {
+    let name = RotationName::parse("certs-1").unwrap();
+    assert_eq!(name.of_try(0), name);
+    assert_eq!(name.of_try(2).as_str(), "certs-1.2");
+    for (told, meant) in [
+        ("certs-1", true),
+        ("certs-1.2", true),
+        ("certs-12", false),
+        ("certs-1.x", false),
+        ("", false),
+    ] {
+        assert_eq!(name.is_meant_by(told), meant, "{told}");
     }
 }
 
@@ -80,17 +99,21 @@ fn a_pace_of_nothing_and_one_that_is_over_are_refused() {
 #[test]
 fn what_was_missed_is_not_made_up_for_at_once() {
     let now = NOW.0 * 1000;
-    assert_eq!(pace(60, None).due(now - 24 * 60 * MINUTE, now), (10, now));
-    assert_eq!(pace(1, None).due(now - 24 * 60 * MINUTE, now), (1, now), "slow ones go on too");
+    assert_eq!(pace(60, None).due(now - 24 * 60 * MINUTE, now, MOST), (10, now));
+    assert_eq!(
+        pace(1, None).due(now - 24 * 60 * MINUTE, now, MOST),
+        (1, now),
+        "slow ones go on too"
+    );
     // A clock that went back gives nothing out, and takes nothing.
-    assert_eq!(pace(60, None).due(now + 5000, now), (0, now));
+    assert_eq!(pace(60, None).due(now + 5000, now, MOST), (0, now));
 }
 
 #[test]
 fn a_time_to_begin_holds_slots_back() {
     let now = NOW.0 * 1000;
     let later = Pace { begin: Some(NOW.0 + 600), ..pace(60, None) };
-    assert_eq!(later.due(now - MINUTE, now), (0, now));
+    assert_eq!(later.due(now - MINUTE, now, MOST), (0, now));
     assert_eq!(later.slot(now, 0, now), (NOW.0 + 601) * 1000);
 }
 
@@ -98,17 +121,24 @@ proptest! {
     /// Asked at whatever moments, a pace never gives out more than it says, nor much less.
     #[test]
     fn slots_come_at_the_pace(
-        per_minute in 1_u32..200_000,
+        per_minute in 1_u32..1_000_000,
         steps in prop::collection::vec(1_i64..3000, 1..200),
+        most in prop::sample::select(vec![5000, 20_000, MOST]),
     ) {
         let pace = pace(per_minute, None);
         let start = NOW.0 * 1000;
         let (mut now, mut credit_at, mut given) = (start, start, 0);
         for step in steps {
             now += step;
-            let (count, at) = pace.due(credit_at, now);
-            prop_assert!(at <= now && at >= credit_at);
-            (given, credit_at) = (given + count, at);
+            // Those that do not fit into one step come in the next, which follows at once.
+            loop {
+                let (count, at) = pace.due(credit_at, now, most);
+                prop_assert!(at <= now && at >= credit_at);
+                (given, credit_at) = (given + count, at);
+                if count < most {
+                    break;
+                }
+            }
         }
         let fair = (now - start) * i64::from(per_minute) / MINUTE;
         prop_assert!(given <= fair, "{given} of {fair}");
@@ -224,9 +254,39 @@ fn canaries_go_first_and_a_failing_one_stops_it() {
     rotation.follow(step(2, waiting, offered, None));
     let failed = rotation.follow(step(2, offered, MemberState::Failed, Some(MemberReason::Silent)));
     assert_eq!(failed.as_deref(), Some("a canary failed"));
-    rotation.follow(step(2, MemberState::Failed, MemberState::Confirmed, None));
-    assert_eq!(rotation.canaries_left, 0);
+    assert_eq!(rotation.canaries_left, 0, "it pauses, and whoever resumes it has seen that");
     assert!(rotation.window(&slot(waiting, 3, 0), NOW).is_some());
+}
+
+/// Whoever failed and was written off proves nothing for the other canaries, nor fails once more.
+#[test]
+fn a_canary_proves_itself_alone() {
+    let (offered, issued) = (MemberState::Offered, MemberState::Issued);
+    let (confirmed, failed) = (MemberState::Confirmed, MemberState::Failed);
+    let mut rotation = rotation(10, 3, None);
+    let canary = |ordinal, from, to| step(ordinal, from, to, None);
+    for ordinal in 1..=3 {
+        rotation.follow(canary(ordinal, MemberState::Waiting, offered));
+    }
+    let why = rotation.follow(step(1, offered, failed, Some(MemberReason::Refused)));
+    assert_eq!((why.as_deref(), rotation.canaries_left), (Some("a canary failed"), 2));
+    for (from, to) in [(failed, issued), (issued, failed), (failed, issued), (issued, confirmed)] {
+        let reason = (to == failed).then_some(MemberReason::Unconfirmed);
+        let again = Step { failed_before: true, ..step(1, from, to, reason) };
+        assert_eq!(rotation.follow(again), None);
+        assert_eq!(rotation.canaries_left, 2);
+    }
+    // One that goes back to what it had is to be waited for again, once.
+    for (from, to, left) in [
+        (offered, confirmed, 1),
+        (confirmed, MemberState::Waiting, 2),
+        (MemberState::Waiting, confirmed, 1),
+    ] {
+        rotation.follow(canary(2, from, to));
+        assert_eq!(rotation.canaries_left, left);
+    }
+    rotation.follow(canary(3, offered, confirmed));
+    assert_eq!(rotation.canaries_left, 0);
 }
 
 #[test]
@@ -240,6 +300,8 @@ fn windows_are_slots_then_now_then_as_if_there_were_no_rotation() {
         assert_eq!(rotation.window(&slot, NOW).unwrap().start, NOW);
         slot.issuer_disabled = true;
         assert!(rotation.window(&slot, NOW).unwrap().end < NOW, "its Device CA is disabled: now");
+        slot.issued_since = true;
+        assert_eq!(rotation.window(&slot, NOW), None, "it would get the same again");
     }
     assert_eq!(rotation.window(&slot(MemberState::Confirmed, 1, 0), NOW), None);
     rotation.state = RotationState::Paused;
@@ -277,7 +339,9 @@ fn acts_are_for_the_states_that_they_are_for() {
         (Paused, Retry, Some(Paused)),
         (Paused, Abort, Some(Aborted)),
         (Finished, Retry, Some(Running)),
-        (Finished, Abort, None),
+        (Finished, Abort, Some(Aborted)),
+        (Finished, Pause, None),
+        (Aborted, Abort, None),
         (Aborted, Resume, None),
         (Aborted, Retry, None),
     ] {
