@@ -43,7 +43,7 @@ pub(super) async fn decide(
     Extension(address): Extension<SocketAddr>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    judge(&api, &principal, &query, address, shown(&headers)?).await
+    judge(&api, &principal, &query, address, || shown(&headers)).await
 }
 
 /// The same, where the query is the device's own: the Factory is that of the token.
@@ -53,7 +53,7 @@ pub(super) async fn decide_for_envoy(
     Extension(address): Extension<SocketAddr>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    judge(&api, &principal, &FactoryQuery::default(), address, forwarded(&headers)?).await
+    judge(&api, &principal, &FactoryQuery::default(), address, || forwarded(&headers)).await
 }
 
 async fn judge(
@@ -61,10 +61,11 @@ async fn judge(
     principal: &Principal,
     query: &FactoryQuery,
     address: SocketAddr,
-    certificate: Certificate,
+    certificate: impl FnOnce() -> Result<Certificate, ApiError>,
 ) -> Result<Response, ApiError> {
     let active = api.active.load_full();
     let trust = query.select(principal, &active)?;
+    let certificate = certificate()?;
     let device = device_of(&certificate);
     let report = Report { token: &principal.name, trust: &trust, certificate, address };
     match fleet::report(&api.ledger, &active, report).await {

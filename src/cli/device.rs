@@ -240,6 +240,10 @@ fn show(global: &Global, story: &Value) -> anyhow::Result<()> {
     if story.get("denied_at").is_some_and(Value::is_string) {
         output::line(&format!("Denied      {}", output::field(story, "denied_at")))?;
     }
+    if story.get("next_key").is_some_and(Value::is_string) {
+        let key = output::field(story, "next_key");
+        output::line(&format!("Switches    to the key {key}, not seen in use yet"))?;
+    }
     if story.get("allowed_once") == Some(&Value::Bool(true)) {
         output::line(&match story.get("allowed_certificate").and_then(Value::as_str) {
             Some(one) => format!("May come back once with the certificate {one}"),
@@ -266,14 +270,13 @@ fn show(global: &Global, story: &Value) -> anyhow::Result<()> {
         ["STATE", "SERIAL", "DEVICE CA", "KEY", "ISSUED BY", "RECORDED", "FIRST USED", "UNTIL"];
     output::table(head, &rows)?;
     let rotations = story.get("rotations").and_then(Value::as_array).cloned().unwrap_or_default();
-    if rotations.is_empty() {
-        return Ok(());
+    if !rotations.is_empty() {
+        let keys = ["rotation", "state", "since", "reason", "detail"];
+        let rows: Vec<_> =
+            rotations.iter().map(|one| keys.map(|key| output::field(one, key))).collect();
+        output::line("")?;
+        output::table(["ROTATION", "STATE", "SINCE", "WHY", "MORE"], &rows)?;
     }
-    let keys = ["rotation", "state", "since", "reason"];
-    let rows: Vec<_> =
-        rotations.iter().map(|one| keys.map(|key| output::field(one, key))).collect();
-    output::line("")?;
-    output::table(["ROTATION", "STATE", "SINCE", "WHY"], &rows)?;
     let events = story.get("events").and_then(Value::as_array).cloned().unwrap_or_default();
     if events.is_empty() {
         return Ok(());

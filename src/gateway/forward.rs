@@ -64,11 +64,13 @@ pub(super) async fn pass(
     leave_out_who_asks(request.headers_mut());
     say_who_asks(request.headers_mut(), caller, session, host)?;
     let mut response = upstream.pass(path, request).await.map_err(|why| {
-        warn!(error = %why, device = %caller.device, "nothing can be passed on");
-        match why {
+        let refusal = match why {
             ClientError::Timeout => Refusal::UpstreamSlow,
             _ => Refusal::UpstreamUnreachable,
-        }
+        };
+        let code = refusal.code();
+        warn!(code, error = %why, device = %caller.device, "nothing can be passed on");
+        refusal
     })?;
     leave_out_connection(response.headers_mut());
     Ok(response.map(while_it_comes))

@@ -80,7 +80,9 @@ async fn handle(
         (&Method::GET, ["device"]) => Operation::Device,
         (&Method::PATCH, ["device"]) => Operation::UpdateDevice,
         (&Method::POST, ["events"]) => Operation::Events,
-        (_, ["config" | "config-device" | "device" | "events"]) => Operation::WrongMethod,
+        (_, ["config" | "device"]) => Operation::WrongMethod("GET, PATCH"),
+        (_, ["config-device"]) => Operation::WrongMethod("GET"),
+        (_, ["events"]) => Operation::WrongMethod("POST"),
         _ => Operation::Other,
     };
     let answered = gateway.answer(&session, operation, request).await;
@@ -98,7 +100,8 @@ enum Operation {
     Device,
     UpdateDevice,
     Events,
-    WrongMethod,
+    /// What it takes.
+    WrongMethod(&'static str),
     Other,
 }
 
@@ -112,7 +115,7 @@ impl Operation {
             Self::UpdateDevice => "gateway-update-device",
             Self::Events => "gateway-events",
             Self::Other => "gateway-other",
-            Self::WrongMethod => "none",
+            Self::WrongMethod(_) => "none",
         }
     }
 }
@@ -132,7 +135,7 @@ impl Gateway {
             Operation::Device => device::get(self, &caller).await,
             Operation::UpdateDevice => device::update(self, &caller, request.into_body()).await,
             Operation::Events => events::post(self, &caller, request.into_body()).await,
-            Operation::WrongMethod => Err(Refusal::MethodNotAllowed("another method")),
+            Operation::WrongMethod(takes) => Err(Refusal::MethodNotAllowed(takes)),
             Operation::Other => match &self.upstream {
                 Some(upstream) => forward::pass(upstream, &caller, session, request).await,
                 None => Err(Refusal::PathUnknown),

@@ -25,6 +25,7 @@ async fn what_cannot_be_read_is_refused() {
         let answer = send(&server, &device, (method, path), "", body).await;
         assert_eq!(answer.status, status, "{method} {path}: {answer:?}");
         assert!(answer.text().ends_with(&format!("({code})\n")), "{}", answer.text());
+        assert_eq!(answer.header("Allow"), (status == 405).then_some("GET, PATCH"));
     }
     server.stop().await;
 }

@@ -88,7 +88,7 @@ on_both_ledgers! {
             let (agent, cut) = cuts.next().unwrap();
             let name = device.certificate.subject().common_name().unwrap();
             let own = format!("/ota/devices/{name}/config/?factory=factory&by-uuid=1");
-            let file = json!({ "files": [{ "name": "wifi", "value": "old" }] });
+            let file = json!({ "files": [{ "name": "wifi", "value": "b2xk" }] });
             api.patch(&own, &file).await.json(200);
             let held = rotate_until(&server, device, agent, Some(cut)).await;
             // It is accepted with what it holds, whatever that is, and goes on.

@@ -91,12 +91,12 @@ on_both_ledgers! {
         let api = Fioctl::new(&server);
         let device = server.device("device-1");
         got(&server, &device).await;
-        let secret = json!({ "reason": "", "files": [{ "name": "wifi", "value": "for the old key" }] });
+        let secret = json!({ "reason": "", "files": [{ "name": "wifi", "value": "Zm9yIHRoZSBvbGQga2V5" }] });
         api.patch(DEVICE, &secret).await.json(200);
         let own = send(&server, &device, ("GET", "/config-device"), "", "").await;
         assert_eq!(own.status, 200);
         let told: Value = serde_json::from_str(own.text()).unwrap();
-        assert_eq!(told["wifi"], json!({ "Value": "for the old key", "OnChanged": [], "Unencrypted": false }));
+        assert_eq!(told["wifi"], json!({ "Value": "Zm9yIHRoZSBvbGQga2V5", "OnChanged": [], "Unencrypted": false }));
 
         let back = json!({
             "reason": "Rotated", "public-key": "-----BEGIN PUBLIC KEY-----",
@@ -175,6 +175,9 @@ async fn what_is_no_file_is_refused() {
         let why = api.patch(several, &plain).await.json(400);
         assert!(why["message"].as_str().unwrap().contains("not encrypted"), "{why}");
     }
+    got(&server, &server.device("device-1")).await;
+    let why = api.patch(DEVICE, &json!({ "files": [{ "name": "a", "value": "plain text!" }] })).await;
+    assert!(why.json(400)["message"].as_str().unwrap().contains("base64"), "{why:?}");
     let elsewhere = "/ota/factories/other/config/";
     assert_eq!(api.patch(elsewhere, &files(&[("a", "x")])).await.status, 404);
     server.stop().await;

@@ -8,6 +8,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::Uri;
+use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -206,11 +207,22 @@ async fn change(
                        it for each device";
             return Err(ApiError::bad_request(format!("{}: {why}", file.name)));
         }
+        if !file.unencrypted && !is_base64(&file.value) {
+            let why = "a file that is encrypted for the device's key is base64: say \"unencrypted\": true \
+                       where it is not";
+            return Err(ApiError::bad_request(format!("{}: {why}", file.name)));
+        }
     }
     let (factory, actor) = (target.trust.factory.id, &principal.name);
     let Change { files, reason } = &change;
     api.ledger.set_config(factory, &target.scope, files, actor, reason).await?;
     Ok(Json(json!({})))
+}
+
+/// An agent that cannot read one file takes none, also not the one that makes it rotate.
+fn is_base64(value: &str) -> bool {
+    let text: String = value.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    !text.is_empty() && BASE64.decode(text.as_bytes()).is_ok()
 }
 
 async fn show(api: &Api, target: &Target) -> Result<Json<Configs>, ApiError> {
