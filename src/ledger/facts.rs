@@ -63,14 +63,20 @@ impl Facts {
         works: &[Work],
     ) -> Result<Self, LedgerError> {
         let mut facts = Self::default();
-        let mut names: HashMap<FactoryId, BTreeSet<&str>> = HashMap::new();
         let shown = works.iter().filter_map(Work::shown);
         let askers = shown.map(|shown| (shown.factory, shown.device));
-        for (factory, device) in works.iter().filter_map(Work::device).chain(askers) {
-            names.entry(factory).or_default().insert(device.as_str());
-        }
-        for (factory, names) in names {
+        let judged = works.iter().filter(|work| !work.only_tells()).filter_map(Work::device);
+        for (factory, names) in by_factory(judged.chain(askers)) {
             facts.read_devices(transaction, factory, names).await?;
+        }
+        // Of whoever only tells something its certificates do not matter, and most of it is told by
+        // those that have many.
+        let told = works.iter().filter(|work| work.only_tells()).filter_map(Work::device);
+        let known =
+            |factory, device: &DeviceName| facts.devices.contains_key(&(factory, device.clone()));
+        let others = by_factory(told.filter(|(factory, device)| !known(*factory, device)));
+        for (factory, names) in others {
+            facts.read_ids(transaction, factory, names).await?;
         }
         facts.read_members(transaction).await?;
         for shown in works.iter().filter_map(Work::shown) {
@@ -175,6 +181,24 @@ impl Facts {
         Ok(())
     }
 
+    async fn read_ids(
+        &mut self,
+        transaction: &mut WriteTransaction,
+        factory: FactoryId,
+        names: BTreeSet<&str>,
+    ) -> Result<(), LedgerError> {
+        let select =
+            Statement::new("SELECT id, name FROM device WHERE factory_id = $1 AND name IN ")
+                .bind(factory.0)
+                .tuple(names.into_iter().map(Value::from));
+        for row in transaction.rows(select).await? {
+            let name = DeviceName::parse(&row.text("name")?).map_err(LedgerError::corrupt)?;
+            let device = KnownDevice { id: row.integer("id")?, ..KnownDevice::default() };
+            self.devices.insert((factory, name), device);
+        }
+        Ok(())
+    }
+
     /// Adds what the ledger knows of a certificate or key that is not among the accepted ones: at
     /// most two credentials, however many the device once had.
     async fn read_shown(
@@ -273,6 +297,16 @@ impl Facts {
         }
         Ok(())
     }
+}
+
+fn by_factory<'a>(
+    devices: impl IntoIterator<Item = (FactoryId, &'a DeviceName)>,
+) -> HashMap<FactoryId, BTreeSet<&'a str>> {
+    let mut names: HashMap<FactoryId, BTreeSet<&str>> = HashMap::new();
+    for (factory, device) in devices {
+        names.entry(factory).or_default().insert(device.as_str());
+    }
+    names
 }
 
 pub(super) fn known_credential(row: &Row) -> Result<Option<KnownCredential>, LedgerError> {

@@ -230,6 +230,11 @@ impl Work {
         }
     }
 
+    /// Whether it is something that a device says, about which nothing is decided.
+    pub(super) fn only_tells(&self) -> bool {
+        matches!(self, Self::Tell { .. })
+    }
+
     /// What it shows in a device's name: in that of a registration authority, its own.
     pub(super) fn shown(&self) -> Option<Shown<'_>> {
         match self {

@@ -176,7 +176,8 @@ async fn what_is_no_file_is_refused() {
         assert!(why["message"].as_str().unwrap().contains("not encrypted"), "{why}");
     }
     got(&server, &server.device("device-1")).await;
-    let why = api.patch(DEVICE, &json!({ "files": [{ "name": "a", "value": "plain text!" }] })).await;
+    let why =
+        api.patch(DEVICE, &json!({ "files": [{ "name": "a", "value": "plain text!" }] })).await;
     assert!(why.json(400)["message"].as_str().unwrap().contains("base64"), "{why:?}");
     let elsewhere = "/ota/factories/other/config/";
     assert_eq!(api.patch(elsewhere, &files(&[("a", "x")])).await.status, 404);
