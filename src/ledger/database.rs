@@ -22,6 +22,9 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 8;
+/// A connection that was used a moment ago is not tried before it is used again: each read would wait
+/// for one answer more.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// I1 does not rest on how the database is administered, and no other session's lock holds this
 /// server up for ever.
 const POSTGRES_SETTINGS: [(&str, &str); 4] = [
@@ -92,7 +95,16 @@ impl Database {
             PgConnection::connect_with(&options).await?.close().await?;
             let pool = PgPoolOptions::new()
                 .max_connections(POSTGRES_CONNECTIONS)
-                .acquire_timeout(ACQUIRE_TIMEOUT);
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .test_before_acquire(false)
+                .before_acquire(|connection, last| {
+                    Box::pin(async move {
+                        if last.idle_for > TRUSTED_FOR {
+                            connection.ping().await?;
+                        }
+                        Ok(true)
+                    })
+                });
             Self::Postgres(pool.connect_with(options).await?)
         };
         match &database {
@@ -114,7 +126,8 @@ impl Database {
             .busy_timeout(LOCK_TIMEOUT)
             .statement_cache_capacity(STATEMENT_CACHE);
         make_private(options.get_filename())?;
-        let pool = || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT);
+        let pool =
+            || SqlitePoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).test_before_acquire(false);
         let writer = pool().max_connections(1).connect_with(options.clone()).await?;
         let readers = pool().max_connections(READERS).connect_with(options.read_only(true)).await?;
         Ok(Self::Sqlite { writer, readers })
