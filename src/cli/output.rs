@@ -1,8 +1,6 @@
 //! What commands print. Everything that came from a device is escaped: it ends on a terminal.
 
-use std::fs::{File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -97,23 +95,15 @@ pub(super) fn replace(path: &Path, contents: &str) -> anyhow::Result<()> {
     replaced.with_context(|| path.display().to_string())
 }
 
-/// Writes a new file whole: it is there when it is on disk, or not at all.
 fn create(path: &Path, contents: &str, mode: u32) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(contents.as_bytes())?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
-        file.as_file().sync_all()?;
-        file.persist_noclobber(path)?;
-        File::open(folder)?.sync_all()
-    };
-    write().with_context(|| path.display().to_string())
+    let created = files::create(path, contents.as_bytes(), mode);
+    created.with_context(|| path.display().to_string())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

@@ -24,6 +24,7 @@ use zeroize::Zeroizing;
 
 use super::client::{first, private_key};
 use crate::client::{Identity, public_key};
+use crate::files::sync_folder;
 use crate::keys::SigningKey;
 use crate::pki::{Certificate, CertificationRequest, Fingerprint};
 
@@ -368,11 +369,6 @@ fn remove(path: &Path) -> anyhow::Result<()> {
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.with_context(|| path.display().to_string()),
     }
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! The key-encryption key: AES-256-GCM around every private key in the ledger.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, Nonce, RandomizedNonceKey};
@@ -12,6 +11,7 @@ use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use crate::config::{SecretError, SecretSource};
+use crate::files;
 use crate::ledger::{Ledger, LedgerError};
 use crate::pki::Fingerprint;
 
@@ -112,10 +112,12 @@ impl KeyEncryptionKey {
     /// # Errors
     /// When the file cannot be read or made, or holds something else.
     pub(super) fn open_or_create(path: &Path) -> Result<Self, KeyEncryptionError> {
-        match create(path) {
-            Err(KeyEncryptionError::Io { source, .. })
-                if source.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other?,
+        if !path.exists() {
+            match create(path) {
+                Err(KeyEncryptionError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
         }
         Self::read_file(path)
     }
@@ -173,46 +175,26 @@ impl KeyEncryptionKey {
 }
 
 /// Makes the file whole or not at all, so that a second program starting with this one never reads
-/// half a key: written beside, synced, then linked under its name, which fails if that is taken.
+/// half a key.
 fn create(path: &Path) -> Result<(), KeyEncryptionError> {
     let mut key = Zeroizing::new([0; KEY_LENGTH]);
     rand::fill(&mut *key).map_err(|Unspecified| KeyEncryptionError::Random)?;
     let text = Zeroizing::new(format!("{}\n", BASE64.encode(&*key)));
-    let beside = with_suffix(path, &format!(".{}", std::process::id()));
-    let write = || {
-        if path.exists() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-        let linked = written.and_then(|()| fs::hard_link(&beside, path));
-        fs::remove_file(&beside)?;
-        linked.and_then(|()| sync_folder(path))
-    };
-    write().map_err(|source| KeyEncryptionError::Io { path: path.to_owned(), source })
+    files::create(path, text.as_bytes(), 0o600)
+        .map_err(|source| KeyEncryptionError::Io { path: path.to_owned(), source })
 }
 
 /// Where the key waits that shall take the place of the one in `path`.
 pub(super) fn successor(path: &Path) -> PathBuf {
-    with_suffix(path, ".new")
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// Moves a key to where another is, durably.
 pub(super) fn replace(new: &Path, path: &Path) -> io::Result<()> {
     fs::rename(new, path)?;
-    sync_folder(path)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Makes what became of names in the folder of `path` durable.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    files::sync_folder(path)
 }
 
 #[cfg(test)]
