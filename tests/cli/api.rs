@@ -135,10 +135,7 @@ on_both_ledgers! {
 
     async fn metrics_count_what_happened(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         let (trust, device) = (root.certificate(), line.device("device", "device-1"));
         let mut wire = server.connect(&trust, Some(&device)).await;
         let cacerts = get_with("/.well-known/est/cacerts", "");

@@ -19,10 +19,7 @@ struct Field {
 impl Field {
     async fn new(backend: Backend) -> Self {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         line.device("old", "device-1");
         Self { host, server, line }
     }
@@ -53,10 +50,7 @@ on_both_ledgers! {
     async fn e_40_a_request_that_waits_is_sent_again(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
         host.write("estd.toml", "[est.profile]\napproval = 'manual'\n");
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         line.device("old", "device-1");
         let field = Field { host, server, line };
         for _ in 0..2 {

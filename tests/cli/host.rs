@@ -68,6 +68,15 @@ impl Host {
         root
     }
 
+    /// Serves, and enables the Device CA of a factory line: files `line.pem` and `line.key`.
+    pub async fn serve_line(&self, root: &OfflineRoot) -> (OfflineRoot, Process) {
+        let line = root.device_ca("line", &[]);
+        let server = self.serve().await;
+        server.estd(self, &["device-ca", "add", "line.pem"]).success();
+        server.follows(self).await;
+        (line, server)
+    }
+
     pub fn path(&self) -> &Path {
         self.folder.path()
     }

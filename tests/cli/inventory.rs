@@ -7,10 +7,7 @@ use crate::operator::{rotate, session};
 on_both_ledgers! {
     async fn device_list_narrows_by_what_devices_use(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         for name in ["device-1", "device-2", "device-3"] {
             session(&server, &root, &line.device(name, name)).await;
         }
@@ -56,10 +53,7 @@ on_both_ledgers! {
     /// Credentials that an earlier version has recorded are in the inventory too.
     async fn what_was_recorded_before_is_filled_in(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         session(&server, &root, &line.device("device-1", "device-1")).await;
         server.stop().await;
         host.sql("UPDATE credential SET key_algorithm = NULL, not_after = NULL").await;

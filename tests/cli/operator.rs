@@ -99,10 +99,7 @@ on_both_ledgers! {
 
     async fn device_ca_add_online_makes_the_one_that_issues(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         let device = line.device("device", "device-1");
         let first = rotate(&server, &root, &device).await;
 
@@ -126,10 +123,7 @@ on_both_ledgers! {
 
     async fn device_list_and_show_tell_a_devices_story(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         let device = line.device("device", "device-1");
         let new = rotate(&server, &root, &device).await;
         let states = || {
@@ -161,10 +155,7 @@ on_both_ledgers! {
     /// I7: the way out of an alarm, once.
     async fn i7_device_allow_lets_a_device_come_back_once(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         let old = line.device("device", "device-1");
         let new = rotate(&server, &root, &old).await;
         session(&server, &root, &new).await;
@@ -187,10 +178,7 @@ on_both_ledgers! {
     /// Whatever certificate it has, until it is allowed back.
     async fn device_deny_refuses_a_device_from_now_on(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         let device = line.device("device", "device-1");
         session(&server, &root, &device).await;
         let show = || server.estd(&host, &["device", "show", "device-1"]).success();
@@ -213,10 +201,7 @@ on_both_ledgers! {
 
     async fn devices_of_odd_names_are_shown_and_allowed(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         for (name, written) in ODD_NAMES {
             session(&server, &root, &line.device("odd", written)).await;
             let show = server.estd(&host, &["device", "show", "--json", name]).json();

@@ -10,10 +10,7 @@ use crate::process::Process;
 
 /// A Factory whose devices come from a line with a Device CA of its own; the line's serial number.
 async fn factory_with_line(host: &Host, root: &OfflineRoot) -> (Process, OfflineRoot, String) {
-    let line = root.device_ca("line", &[]);
-    let server = host.serve().await;
-    server.estd(host, &["device-ca", "add", "line.pem"]).success();
-    server.follows(host).await;
+    let (line, server) = host.serve_line(root).await;
     let serial = line.certificate().serial().to_string();
     (server, line, serial)
 }

@@ -9,10 +9,7 @@ use crate::operator::{rotate, session};
 on_both_ledgers! {
     async fn a_rotation_from_the_command_line(backend: Backend) {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         let names = ["device-1", "device-2", "device-3"];
         let devices = names.map(|name| line.device(name, name));
         for device in &devices {

@@ -487,10 +487,7 @@ struct Field {
 impl Field {
     async fn new(backend: Backend) -> Self {
         let (host, root) = Host::with_factory(backend).await;
-        let line = root.device_ca("line", &[]);
-        let server = host.serve().await;
-        server.estd(&host, &["device-ca", "add", "line.pem"]).success();
-        server.follows(&host).await;
+        let (line, server) = host.serve_line(&root).await;
         Self { host, root, line, server }
     }
 
