@@ -152,6 +152,21 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    async fn a_device_was_last_seen_when_it_last_came_to_the_minute(backend: Backend) {
+        let server = TestServer::start(backend).await;
+        let device = server.device("device-1");
+        let seen = async || server.story("device-1").await.last_seen_at.unwrap();
+        server.session(&device).await;
+        let first = seen().await;
+        server.sql("UPDATE device SET last_seen_at = last_seen_at - 40").await;
+        server.session(&device).await;
+        assert_eq!(seen().await.0, first.0 - 40, "less than a minute ago");
+        server.sql("UPDATE device SET last_seen_at = last_seen_at - 40").await;
+        server.session(&device).await;
+        assert!(seen().await >= first);
+        server.stop().await;
+    }
+
     async fn i3_the_first_contact_registers_by_whatever_it_asks_for(backend: Backend) {
         let server = TestServer::start(backend).await;
         let enrols = server.device("enrols");
