@@ -107,6 +107,19 @@ async fn what_is_not_configuration_is_refused_by_key_and_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_cannot_be_written_to_is_named() {
+    let host = Host::new(Backend::Sqlite).await;
+    host.write("file", "");
+    for folder in ["file", "file/out"] {
+        let toml = format!("[export]\nfolder = '{folder}'");
+        check(&host, &toml).refused(&format!("export.folder: {folder}: "));
+    }
+    let told = check(&host, "[export]\nfolder = 'out/for/nginx'").success();
+    assert!(told.contains("export.folder  out/for/nginx\n"), "{told}");
+    assert!(!host.file("out").exists(), "a check makes nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn flags_win_over_the_environment_and_that_over_the_file() {
     let host = Host::new(Backend::Sqlite).await;
     host.write(
