@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Caller, Gateway, answer, read, unreadable};
 use crate::clock::UnixTime;
 use crate::model::rotation::{FioconfigSettings, ROTATE_CERTS, ROTATE_CERTS_HANDLER, Rotation};
-use crate::model::{ConfigFile, ConfigScope, Refusal};
+use crate::model::{AnswerStyle, ConfigFile, ConfigScope, Label, Refusal};
 
 /// What a device sends back; why, and for which key, is on record already.
 #[derive(Deserialize)]
@@ -20,9 +20,12 @@ struct Returned {
     files: Vec<ConfigFile>,
 }
 
-/// What agents of before 2026-02 call themselves; they take an answer of the label `fioconfig` only.
-const OLD_AGENTS: [&str; 2] = ["fioconfig-client/1", "fioconfig-client/2"];
-const OLD_AGENTS_LABEL: &str = "fioconfig";
+/// What agents call themselves, before a number.
+const AGENT: &str = "fioconfig-client/";
+/// The first, of 2026-02, that takes the answer of RFC 7030.
+const FIRST_OF_RFC7030: u32 = 3;
+/// Its answer is taken by all agents, and the only one that those of before take.
+const LABEL_OF_ALL: &str = "fioconfig";
 
 /// A change may be seen only this long after its time: its transaction goes on, and servers' clocks
 /// differ. What a device knows of that time may be from before the change.
@@ -40,14 +43,17 @@ pub(super) async fn get(
         return Ok(answer::no_content());
     };
     let settled_at = changed_at.plus(SLACK_SECONDS);
-    if modified_since(headers).is_some_and(|known| known > settled_at) {
+    // A date that is still to come is not ours (RFC 9110 §13.1.3): the agent may say when, by its own
+    // clock, it last wrote the file.
+    let next = UnixTime::now().plus(SLACK_SECONDS);
+    if modified_since(headers).is_some_and(|known| known > settled_at && known < next) {
         return Ok(answer::not_modified());
     }
     let files = gateway.ledger.config_of_device(factory.id, device).await;
     let mut files = files.map_err(unreadable)?;
     if let Some((rotation, name)) = &told.rotation {
         let est = format!("{}:{}", factory.est_host, gateway.est_public_port);
-        let value = settings(rotation, headers).file(&est, name);
+        let value = settings(gateway, rotation, headers).file(&est, name);
         let (name, handler) = (ROTATE_CERTS.to_owned(), ROTATE_CERTS_HANDLER.to_owned());
         let file = ConfigFile { name, value, unencrypted: true, on_changed: vec![handler] };
         files.insert(ROTATE_CERTS.to_owned(), file);
@@ -93,15 +99,28 @@ fn as_agents_read_it<'a>(files: impl Iterator<Item = &'a ConfigFile>) -> Value {
     Value::Object(files.map(entry).collect())
 }
 
-/// What the rotation says, with the label that the agent's version understands.
-fn settings(rotation: &Rotation, headers: &HeaderMap) -> FioconfigSettings {
+/// What the rotation says, with a label whose answer the agent's version takes.
+fn settings(gateway: &Gateway, rotation: &Rotation, headers: &HeaderMap) -> FioconfigSettings {
     let settings = rotation.plan.fioconfig.clone();
+    if takes_rfc7030(headers) {
+        return settings;
+    }
+    let label = settings.label.filter(|label| is_for_all(gateway, label));
+    let label = label.unwrap_or_else(|| LABEL_OF_ALL.to_owned());
+    FioconfigSettings { label: Some(label), ..settings }
+}
+
+fn takes_rfc7030(headers: &HeaderMap) -> bool {
     let agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let name = agent.split_whitespace().next().unwrap_or_default();
-    if settings.label.is_none() && OLD_AGENTS.contains(&name) {
-        return FioconfigSettings { label: Some(OLD_AGENTS_LABEL.to_owned()), ..settings };
-    }
-    settings
+    let version = name.strip_prefix(AGENT).and_then(|version| version.parse::<u32>().ok());
+    version.is_some_and(|version| version >= FIRST_OF_RFC7030)
+}
+
+fn is_for_all(gateway: &Gateway, label: &str) -> bool {
+    let (active, label) = (gateway.active.load(), Label::parse(label).ok());
+    let profile = active.snapshot().profiles.select(label.as_ref());
+    profile.is_some_and(|profile| profile.answer == AnswerStyle::Fioconfig)
 }
 
 /// The date of If-Modified-Since: the agent writes `UTC` where HTTP has `GMT`.

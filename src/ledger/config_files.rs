@@ -13,6 +13,9 @@ use crate::model::{ConfigFile, ConfigScope, DeviceName, FactoryId, Refusal};
 /// How long, in seconds, a device that has announced a key keeps its files from being changed: one
 /// that gave up must not keep them for ever. A day.
 const LOCK_SECONDS: i64 = 24 * 3600;
+/// The same of files that are encrypted, for a key that it may give up at its next start: with one that
+/// it cannot read it takes none at all. Thirty days.
+const ENCRYPTED_LOCK_SECONDS: i64 = 30 * LOCK_SECONDS;
 
 /// What a device does that gives its files back, in the audit log.
 const RETURN: &str = "return-config";
@@ -51,7 +54,9 @@ impl Ledger {
         reason: &str,
     ) -> Result<(), ChangeError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
-        check_lock(&mut transaction, factory, scope).await?;
+        let encrypted = files.iter().any(|file| !file.unencrypted);
+        let lock = if encrypted { ENCRYPTED_LOCK_SECONDS } else { LOCK_SECONDS };
+        check_lock(&mut transaction, factory, scope, lock).await?;
         for file in files {
             write(&mut transaction, factory, scope, file).await?;
         }
@@ -86,7 +91,7 @@ impl Ledger {
         actor: &str,
     ) -> Result<bool, ChangeError> {
         let mut transaction = WriteTransaction::begin(&self.database).await?;
-        check_lock(&mut transaction, factory, scope).await?;
+        check_lock(&mut transaction, factory, scope, LOCK_SECONDS).await?;
         let update = Statement::new(
             "UPDATE config_file SET value = NULL, changed_at = $1 WHERE factory_id = $2 \
              AND scope = $3 AND owner = $4 AND name = $5 AND value IS NOT NULL",
@@ -217,9 +222,10 @@ async fn check_lock(
     transaction: &mut WriteTransaction,
     factory: FactoryId,
     scope: &ConfigScope,
+    seconds: i64,
 ) -> Result<(), ChangeError> {
     let ConfigScope::Device(device) = scope else { return Ok(()) };
-    let since = UnixTime::now().plus(-LOCK_SECONDS);
+    let since = UnixTime::now().plus(-seconds);
     if has_announced(transaction, factory, device, since).await? {
         return Err(ChangeRefused::DeviceSwitching.into());
     }

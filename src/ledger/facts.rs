@@ -34,6 +34,8 @@ pub(super) struct Facts {
     /// The active rotations that a device is in, and its latest if that ended before it had switched,
     /// the latest first, by its row.
     pub(super) members: HashMap<i64, Vec<MemberFacts>>,
+    /// Which events of failed steps are known, by the device's row and the device's own id.
+    pub(super) told: HashSet<(i64, String)>,
     /// Those rotations.
     pub(super) rotations: HashMap<RotationId, Rotation>,
 }
@@ -78,6 +80,7 @@ impl Facts {
         for (factory, names) in others {
             facts.read_ids(transaction, factory, names).await?;
         }
+        facts.read_told(transaction, works).await?;
         facts.read_members(transaction).await?;
         for shown in works.iter().filter_map(Work::shown) {
             facts.read_shown(transaction, &shown).await?;
@@ -195,6 +198,30 @@ impl Facts {
             let name = DeviceName::parse(&row.text("name")?).map_err(LedgerError::corrupt)?;
             let device = KnownDevice { id: row.integer("id")?, ..KnownDevice::default() };
             self.devices.insert((factory, name), device);
+        }
+        Ok(())
+    }
+
+    async fn read_told(
+        &mut self,
+        transaction: &mut WriteTransaction,
+        works: &[Work],
+    ) -> Result<(), LedgerError> {
+        let mut failed = Vec::new();
+        for work in works {
+            let Work::Tell { device, events, .. } = work else { continue };
+            let Some(KnownDevice { id, .. }) = self.devices.get(device) else { continue };
+            let of_failed = events.iter().filter(|event| event.is_failed_step());
+            failed.extend(of_failed.map(|event| [(*id).into(), event.id.as_str().into()]));
+        }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        let select = Statement::new(
+            "SELECT device_id, id FROM device_event WHERE (device_id, id) IN (VALUES ",
+        );
+        for row in transaction.rows(select.tuples(failed).then(")")).await? {
+            self.told.insert((row.integer("device_id")?, row.text("id")?));
         }
         Ok(())
     }

@@ -119,9 +119,14 @@ on_both_ledgers! {
         // Of the fleet it may change meanwhile: that is not encrypted for a device.
         api.patch(FLEET, &files(&[("a", "fleet")])).await.json(200);
         // One that gave up does not keep its files from the operator for ever; but one that was off
-        // for a day goes on where it was.
+        // for a day goes on where it was, and must find none that it cannot read.
         server.sql("UPDATE device SET next_key_at = next_key_at - 90000").await;
         api.patch(DEVICE, &files(&[("other", "x")])).await.json(200);
+        assert_eq!(api.patch(DEVICE, &secret).await.status, 409);
+        assert_eq!(announce(&server, &device, &key).await.status, 200);
+        assert_eq!(api.patch(DEVICE, &files(&[("other", "x")])).await.status, 409, "it begins anew");
+        server.sql("UPDATE device SET next_key_at = next_key_at - 2600000").await;
+        api.patch(DEVICE, &secret).await.json(200);
         assert_eq!(give(&device).await.status, 204);
         let planted = json!({ "files": [
             { "name": "planted", "value": "x" }, { "name": "other", "value": "changed" },

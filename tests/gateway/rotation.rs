@@ -120,9 +120,34 @@ on_both_ledgers! {
         assert_eq!(since(&date.replace("GMT", "UTC")).await, 304, "as the agent writes it");
         assert_eq!(since("Sat, 21 Nov 2020 05:00:00 UTC").await, 200);
         assert_eq!(since("yesterday").await, 200);
+        // By the clock of a device that is ahead, it would be told nothing more for as long.
+        assert_eq!(since("Wed, 21 Nov 2125 05:00:00 UTC").await, 200);
         api.post("/v1/rotations/certs-1669058841/abort", &json!({})).await.json(200);
         assert!(is_told_nothing(&config(&server, device, NEW).await));
         server.stop().await;
+    }
+
+    /// What takes only the answer of fioconfig is sent to where that is given.
+    async fn each_agent_is_sent_to_an_answer_that_it_takes(backend: Backend) {
+        for (answer, old) in [("rfc7030", "/fioconfig"), ("fioconfig", "/mine")] {
+            let labels = format!("[est.labels.fioconfig]\nanswer = 'fioconfig'\n[est.labels.mine]\nanswer = '{answer}'");
+            let server = TestServer::start_with(backend, &labels).await;
+            let api = Fioctl::new(&server);
+            let device = server.device("device-0");
+            assert_eq!(config(&server, &device, NEW).await.status, 204);
+            let asked = json!({
+                "id": "certs-1669058841", "select": { "all": true }, "fioconfig": { "label": "mine" },
+            });
+            api.post("/v1/rotations", &asked).await.json(201);
+            becomes(&api, "offered", 1).await;
+            let agents = [(NEW, "/mine"), ("fioconfig-client/12", "/mine"), (OLD, old)];
+            for (agent, label) in agents.into_iter().chain([("curl/8", old), ("", old)]) {
+                let told = rotate_certs(&config(&server, &device, agent).await);
+                let est = told["ESTSERVER"].as_str().unwrap();
+                assert!(est.ends_with(&format!("/est{label}")), "{agent} {answer}: {est}");
+            }
+            server.stop().await;
+        }
     }
 
     /// A later rotation that has ended, or is done with the device, does not stand before a retry.
@@ -143,6 +168,11 @@ on_both_ledgers! {
         let failed = json!([event("e1", "certs-1669058841.1", "Lock device", Some(false))]);
         assert_eq!(say(&server, device, &failed).await.status, 200);
         becomes(&api, "failed", 1).await;
+        // What it sends again, because the answer was lost, is no failure of the next try.
+        api.post("/v1/rotations/certs-1669058841/retry", &json!({})).await.json(200);
+        becomes(&api, "offered", 1).await;
+        assert_eq!(say(&server, device, &failed).await.status, 200);
+        becomes(&api, "offered", 1).await;
         server.sql("UPDATE rotation SET state = 'running' WHERE name = 'later'").await;
         server
             .sql(

@@ -19,10 +19,14 @@ impl Batch<'_> {
         };
         // One that it uses already is no next one.
         let in_use = !self.facts.devices.get(key).is_some_and(|device| device.awaits_key(next));
-        if in_use || self.facts.next_keys.insert(device, next) == Some(next) {
+        if in_use {
             return Ok(());
         }
+        // Said again, it holds from now: the device begins anew where it was.
         self.changes.announced.push((device, next));
+        if self.facts.next_keys.insert(device, next) == Some(next) {
+            return Ok(());
+        }
         self.done(action, key.1.as_str(), key, format!("public key {next}"));
         Ok(())
     }
@@ -46,7 +50,8 @@ impl Batch<'_> {
                 event.details.as_str().into(),
             ]);
             self.changes.told.insert(device, number);
-            if event.is_failed_step() {
+            // One that comes again may be of a try before.
+            if event.is_failed_step() && self.facts.told.insert((device, event.id.clone())) {
                 self.follow(key, Happened::StepFailed(event));
             }
         }
