@@ -11,7 +11,7 @@ use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::{Contact, Ledger};
 use crate::model::audit::{Entry, Outcome};
-use crate::model::{FactoryTrust, Peer, Refusal, Sighting};
+use crate::model::{DeviceName, FactoryId, FactoryTrust, Peer, Refusal, Sighting};
 use crate::pki::Certificate;
 use crate::policy::{self, Standing};
 
@@ -46,6 +46,19 @@ pub async fn sight(
         Err(refusal) => info!(device, code = refusal.code(), reason = %refusal, "seen"),
     }
     seen
+}
+
+/// Records that the device gateway refuses a session's certificate before the ledger is asked. Gives
+/// the refusal, or that it cannot be recorded.
+pub async fn refuse_session(ledger: &Ledger, peer: &Peer, refusal: Refusal) -> Refusal {
+    let Some(shown) = &peer.certificate else { return refusal };
+    let subject = shown.certificate.subject();
+    let name = subject.common_name().and_then(|name| DeviceName::parse(&name).ok());
+    let actor = name.map_or_else(|| subject.to_string(), |name| name.to_string());
+    let actor: String = actor.chars().take(SUBJECT_LIMIT).collect();
+    info!(actor, code = refusal.code(), reason = %refusal, "refused at the gateway");
+    let entry = entry(peer.factory, &actor, "connect", actor.clone(), &refusal);
+    ledger.note_said(entry).await.err().unwrap_or(refusal)
 }
 
 /// What a gateway that is not ours says: a device has opened a session there with this certificate.
@@ -92,15 +105,26 @@ async fn refuse(
     refusal: Refusal,
 ) -> Refusal {
     info!(token, subject, code = refusal.code(), reason = %refusal, "sighting refused");
-    let entry = Entry {
+    let entry = entry(trust.factory.id, token, "sighting", subject, &refusal);
+    // Another gateway may pass on whoever knocks at it.
+    ledger.note_stranger(entry).await.err().unwrap_or(refusal)
+}
+
+fn entry(
+    factory: FactoryId,
+    actor: &str,
+    action: &str,
+    subject: String,
+    refusal: &Refusal,
+) -> Entry {
+    Entry {
         at: UnixTime::now(),
-        factory: Some(trust.factory.id),
-        actor: token.to_owned(),
-        action: "sighting".to_owned(),
+        factory: Some(factory),
+        actor: actor.to_owned(),
+        action: action.to_owned(),
         subject,
         outcome: Outcome::Refused,
         code: refusal.code().to_owned(),
         detail: refusal.to_string(),
-    };
-    ledger.note(entry).await.err().unwrap_or(refusal)
+    }
 }

@@ -1,17 +1,21 @@
 //! `POST /events`: what devices say of the steps of their rotation. It is kept as it is said.
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Caller, Gateway, answer, read};
+use super::{Caller, Gateway, answer, forward, parse, read_bytes, unreadable};
+use crate::listener::Session;
 use crate::model::{DeviceEvent, Refusal};
 
-/// How many events one request may tell.
+/// How many events one request may tell. Whoever has more sends fewer at once, if the answer is 413.
 const EVENTS_LIMIT: usize = 100;
 /// How much of each text is kept, in characters.
 const TEXT_LIMIT: usize = 1000;
+/// The same of an event's own id, which the ledger looks it up by.
+const ID_LIMIT: usize = 128;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -40,29 +44,56 @@ struct Said {
 pub(super) async fn post(
     gateway: &Gateway,
     caller: &Caller,
-    body: Body,
+    session: &Session,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let written: Vec<Written> = read(body).await?;
+    let (head, body) = request.into_parts();
+    let body = read_bytes(body).await?;
+    let written: Vec<Written> = parse(&body)?;
     if written.len() > EVENTS_LIMIT {
-        let why = format!("more than {EVENTS_LIMIT} events in one request");
-        return Err(Refusal::GatewayBody(why));
+        return Err(Refusal::TooManyEvents(EVENTS_LIMIT));
     }
-    let events = written.into_iter().map(kept).collect();
+    let events: Vec<_> = written.into_iter().map(kept).collect();
+    // Of updates, devices tell at the same place.
+    let upstream = match &gateway.upstream {
+        Some(upstream) if !are_of_rotations(gateway, caller, &events).await? => Some(upstream),
+        _ => None,
+    };
     gateway.ledger.keep_events(caller.key(), events).await?;
-    Ok(answer::ok())
+    match upstream {
+        Some(upstream) => {
+            let request = Request::from_parts(head, Body::from(body));
+            forward::pass(upstream, caller, session, request).await
+        }
+        None => Ok(answer::ok()),
+    }
+}
+
+async fn are_of_rotations(
+    gateway: &Gateway,
+    caller: &Caller,
+    events: &[DeviceEvent],
+) -> Result<bool, Refusal> {
+    let Caller { factory, device } = caller;
+    let rotations = gateway.ledger.names_of_rotations(factory.id, device).await;
+    let rotations = rotations.map_err(unreadable)?;
+    let is_of_one =
+        |event: &DeviceEvent| rotations.iter().any(|one| one.is_meant_by(&event.rotation));
+    Ok(events.iter().all(is_of_one))
 }
 
 fn kept(written: Written) -> DeviceEvent {
     // Text without what a ledger cannot keep.
-    let text =
-        |text: &str| -> String { text.chars().filter(|c| *c != '\0').take(TEXT_LIMIT).collect() };
+    let up_to =
+        |limit, text: &str| -> String { text.chars().filter(|c| *c != '\0').take(limit).collect() };
+    let text = |text: &str| up_to(TEXT_LIMIT, text);
     let details = match &written.event.details {
         Value::Null => String::new(),
         Value::String(said) => text(said),
         other => text(&other.to_string()),
     };
     DeviceEvent {
-        id: text(&written.id),
+        id: up_to(ID_LIMIT, &written.id),
         device_time: text(&written.device_time),
         rotation: text(&written.event.correlation_id),
         step: text(&written.event_type.id),

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Extension, Request, State};
 use axum::http::Method;
 use axum::response::Response;
@@ -134,7 +134,7 @@ impl Gateway {
             Operation::DeviceConfig => config::of_device(self, &caller).await,
             Operation::Device => device::get(self, &caller).await,
             Operation::UpdateDevice => device::update(self, &caller, request.into_body()).await,
-            Operation::Events => events::post(self, &caller, request.into_body()).await,
+            Operation::Events => events::post(self, &caller, session, request).await,
             Operation::WrongMethod(takes) => Err(Refusal::MethodNotAllowed(takes)),
             Operation::Other => match &self.upstream {
                 Some(upstream) => forward::pass(upstream, &caller, session, request).await,
@@ -146,12 +146,19 @@ impl Gateway {
     /// Who asks. It is judged anew at each request: a certificate may have been replaced meanwhile.
     async fn caller(&self, session: &Session) -> Result<Caller, Refusal> {
         let active = self.active.load_full();
+        let requester =
+            match policy::authenticate(session.peer(), active.snapshot(), UnixTime::now()) {
+                Ok(requester) => requester,
+                Err(refusal) => {
+                    session.was_sighted();
+                    return Err(fleet::refuse_session(&self.ledger, session.peer(), refusal).await);
+                }
+            };
         let verdict = fleet::sight(&self.ledger, &active, session.peer()).await;
         if !verdict.as_ref().is_err_and(Refusal::is_unrecorded) {
             session.was_sighted();
         }
         verdict?;
-        let requester = policy::authenticate(session.peer(), active.snapshot(), UnixTime::now())?;
         let factory = requester.trust.factory.clone();
         Ok(Caller { factory, device: requester.name })
     }
@@ -159,10 +166,17 @@ impl Gateway {
 
 /// Reads a body of JSON.
 async fn read<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
+    parse(&read_bytes(body).await?)
+}
+
+async fn read_bytes(body: Body) -> Result<Bytes, Refusal> {
     let body = timeout(BODY_TIMEOUT, to_bytes(body, BODY_LIMIT)).await;
     let body = body.map_err(|_elapsed| Refusal::BodyTooSlow)?;
-    let body = body.map_err(|_| Refusal::BodyTooLarge(BODY_LIMIT))?;
-    serde_json::from_slice(&body).map_err(|why| Refusal::GatewayBody(why.to_string()))
+    body.map_err(|_| Refusal::BodyTooLarge(BODY_LIMIT))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|why| Refusal::GatewayBody(why.to_string()))
 }
 
 fn unreadable(why: LedgerError) -> Refusal {

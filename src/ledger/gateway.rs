@@ -81,6 +81,27 @@ impl Ledger {
         self.writer.tell(device, events).await
     }
 
+    /// What the rotations are called that a device is or was in.
+    ///
+    /// # Errors
+    /// When the ledger fails.
+    pub async fn names_of_rotations(
+        &self,
+        factory: FactoryId,
+        device: &DeviceName,
+    ) -> Result<Vec<RotationName>, LedgerError> {
+        let select = Statement::new(
+            "SELECT rotation.name FROM device \
+             JOIN rotation_device member ON member.device_id = device.id \
+             JOIN rotation ON rotation.id = member.rotation_id \
+             WHERE device.factory_id = $1 AND device.name = $2",
+        );
+        let rows = self.database.rows(select.bind(factory.0).bind(device.as_str())).await?;
+        let name =
+            |row: &Row| RotationName::parse(&row.text("name")?).map_err(LedgerError::corrupt);
+        rows.iter().map(name).collect()
+    }
+
     pub(super) async fn events_of_device(
         &self,
         device: i64,

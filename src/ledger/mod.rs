@@ -106,8 +106,10 @@ impl LedgerError {
             Self::Corrupt(_) | Self::Nul => true,
             Self::Database(sqlx::Error::Database(why)) => {
                 let violates = why.kind() != sqlx::error::ErrorKind::Other;
-                // PostgreSQL's class of data exceptions.
-                violates || why.code().is_some_and(|code| code.starts_with("22"))
+                // PostgreSQL's classes of data exceptions, and of limits such as that of an index.
+                let classes = ["22", "54"];
+                let disliked = |code: &str| classes.iter().any(|class| code.starts_with(class));
+                violates || why.code().is_some_and(|code| disliked(&code))
             }
             Self::Database(_) => false,
         }

@@ -8,6 +8,8 @@ use crate::model::audit::{self, Entry};
 
 /// How many values one statement binds: SQLite takes 32,766.
 const VALUES_AT_ONCE: usize = 30_000;
+/// How much of a subject goes on record, in characters: rows are found by it, and an index has limits.
+const SUBJECT_LIMIT: usize = 256;
 
 pub(super) struct WriteTransaction {
     transaction: Transaction,
@@ -80,12 +82,15 @@ impl WriteTransaction {
 
     /// Adds a row to the audit log.
     pub(super) fn note(&mut self, entry: Entry) {
-        self.entries.push(entry);
+        self.note_all([entry]);
     }
 
     /// Adds rows to the audit log.
     pub(super) fn note_all(&mut self, entries: impl IntoIterator<Item = Entry>) {
-        self.entries.extend(entries);
+        self.entries.extend(entries.into_iter().map(|entry| Entry {
+            subject: entry.subject.chars().take(SUBJECT_LIMIT).collect(),
+            ..entry
+        }));
     }
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, sqlx::Error> {

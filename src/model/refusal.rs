@@ -126,6 +126,8 @@ refusals! {
     Conflict "no-next-key" NoNextKey: "the device has announced no next key: PATCH /device comes first";
     /// More than 64 KiB, or 256 for the device gateway.
     TooLarge "body-too-large" BodyTooLarge(usize): "the body is larger than {0} bytes";
+    /// A device tells too much at once; it may tell the same in several requests.
+    TooLarge "too-many-events" TooManyEvents(usize): "more than {0} events in one request";
     /// The body did not arrive in time.
     TooSlow "body-too-slow" BodyTooSlow: "the body did not arrive in time";
     /// The connection broke within the body.

@@ -51,6 +51,16 @@ on_both_ledgers! {
         assert_eq!(viewer.send_with("GET", "/v1/authz/config", &headers, "").await.status, 403);
         assert_eq!(viewer.send_with("GET", "/v1/authz/config", "", "").await.status, 401);
 
+        // A gateway that lets everybody knock: what is of no Device CA is on record, and not for ever.
+        let elsewhere = TestServer::start(backend).await;
+        let stranger = forwarded(&elsewhere.device("device-1"));
+        for _ in 0..70 {
+            assert_eq!(asks("GET", "/config", &stranger).await.status, 403);
+        }
+        let sightings = server.audit().await.into_iter().filter(|row| row.action == "sighting");
+        assert!((1..70).contains(&sightings.count()));
+        elsewhere.stop().await;
+
         Fioctl::new(&server).post("/v1/devices/device-1/deny", &json!({})).await.json(200);
         let denied = asks("GET", "/config", &forwarded(&device)).await;
         assert_eq!((denied.status, denied.header("Estd-Reason")), (403, Some("credential-denied")));

@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::agent::{NEW, config, send};
+use crate::agent::{NEW, config, event, say, send};
 use crate::on_both_ledgers;
-use crate::support::{Backend, Device, FACTORY, TestServer};
+use crate::support::fioctl::Fioctl;
+use crate::support::{Backend, Device, FACTORY, TestServer, eventually};
 
 const LARGE: usize = 10 * 1024 * 1024;
 
@@ -117,6 +118,29 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Devices tell of their updates where they tell of their rotations.
+    async fn events_of_no_rotation_are_kept_and_passed_on(backend: Backend) {
+        let behind = Behind::start("127.0.0.1:0").await;
+        let server = with_upstream(backend, behind.address).await;
+        let device = server.device("device-1");
+        config(&server, &device, NEW).await;
+        let plan = json!({ "id": "certs-1", "select": { "all": true } });
+        Fioctl::new(&server).post("/v1/rotations", &plan).await.json(201);
+        eventually("it is in the rotation", async || {
+            !server.story("device-1").await.rotations.is_empty()
+        })
+        .await;
+        let step = event("1", "certs-1", "Lock device configuration on server", Some(true));
+        assert_eq!(say(&server, &device, &json!([step])).await.status, 200);
+        assert_eq!(behind.asked.load(Ordering::Relaxed), 0);
+        let update = event("2", "update-1", "EcuDownloadStarted", None);
+        let body = json!([step, update]).to_string();
+        let told = asks(&server, &device, ("POST", "/events"), "", &body).await;
+        assert_eq!((&told["uri"], &told["body"]), (&json!("/events"), &json!(body.len())));
+        assert_eq!(server.story("device-1").await.events.len(), 2);
+        server.stop().await;
+    }
+
     async fn only_whom_the_ledger_accepts_comes_through(backend: Backend) {
         let behind = Behind::start("127.0.0.1:0").await;
         let server = with_upstream(backend, behind.address).await;
@@ -142,7 +166,7 @@ async fn a_server_that_is_away_is_a_502_until_it_is_back() {
     asks(&server, &device, ("GET", "/x"), "", "").await;
     behind.serving.abort();
     assert!(behind.serving.await.unwrap_err().is_cancelled());
-    crate::support::eventually("the server behind to be away", async || {
+    eventually("the server behind to be away", async || {
         let answer = send(&server, &device, ("GET", "/x"), "", "").await;
         answer.status == 502 && answer.text().ends_with("(upstream-unreachable)\n")
     })
