@@ -9,7 +9,7 @@ use super::rotations::{self, NewState};
 use super::transaction::WriteTransaction;
 use crate::clock::UnixTime;
 use crate::model::rotation::RotationId;
-use crate::model::{CredentialState, DeviceMetadata};
+use crate::model::{CredentialState, DeviceMetadata, PENDING_LIMIT};
 use crate::pki::Fingerprint;
 
 /// How many events of a device are kept.
@@ -33,6 +33,8 @@ pub(super) struct Changes {
     pub(super) forgotten: BTreeSet<i64>,
     /// Denied devices that are registered anew.
     pub(super) registered_anew: Vec<(i64, DeviceMetadata)>,
+    /// Devices that an operator let back, with the credential that they came back with.
+    pub(super) let_back: Vec<(i64, i64)>,
     /// The new states of devices in rotations.
     pub(super) members: HashMap<(RotationId, i64), NewState>,
     /// Devices with the keys that they say they will use next.
@@ -79,6 +81,9 @@ impl Changes {
             update(transaction, change, ids.collect()).await?;
         }
         let now = now.0;
+        for (device, credential) in self.let_back {
+            transaction.execute(give_back_pendings(device, credential, now)).await?;
+        }
         for (device, key) in self.announced {
             let update =
                 Statement::new("UPDATE device SET next_key = $1, next_key_at = $2 WHERE id = $3");
@@ -115,6 +120,22 @@ impl Changes {
              key_algorithm, state, asked_at, decided_at, label) VALUES ";
         Ok(transaction.insert(into, held, "").await?)
     }
+}
+
+/// What a device was given before it was denied is as good as the credential that it comes back with, if
+/// that was the one in use: an agent in the middle of its switch goes on with it, and with nothing else.
+fn give_back_pendings(device: i64, credential: i64, now: i64) -> Statement {
+    Statement::new(
+        "UPDATE credential SET state = 'pending', state_since = $1 WHERE id IN ( \
+         SELECT id FROM credential WHERE device_id = $2 AND id > $3 AND state = 'denied' \
+         AND first_used_at IS NULL AND NOT EXISTS (SELECT 1 FROM credential later \
+         WHERE later.device_id = $2 AND later.id > $3 AND later.first_used_at IS NOT NULL) \
+         ORDER BY id DESC LIMIT $4)",
+    )
+    .bind(now)
+    .bind(device)
+    .bind(credential)
+    .bind(i64::try_from(PENDING_LIMIT).unwrap_or(i64::MAX))
 }
 
 /// Gathers the devices whose new state is written by one statement.

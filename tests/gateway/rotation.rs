@@ -127,6 +127,30 @@ on_both_ledgers! {
         server.stop().await;
     }
 
+    /// Its agent goes on with the key that it has, and does nothing else before.
+    async fn a_device_denied_within_its_switch_and_let_back_goes_on(backend: Backend) {
+        let (server, api, devices) = rotating(backend, 1).await;
+        let (old, name) = (&devices[0], "device-0");
+        let new = rotates(&server, old, NEW).await;
+        api.post("/v1/devices/device-0/deny", &json!({})).await.json(200);
+        assert_eq!(announce(&server, old, &new.key).await.status, 403);
+        api.post("/v1/devices/device-0/allow", &json!({})).await.json(200);
+        assert_eq!(config(&server, old, NEW).await.status, 200);
+        assert_eq!(server.states(name).await, ["current", "pending"]);
+        assert_eq!(announce(&server, old, &new.key).await.status, 200);
+        assert!(is_told_nothing(&config(&server, &new, NEW).await));
+        assert_eq!(server.states(name).await, ["superseded", "current"]);
+
+        // With one from before that, it is given back nothing.
+        let unused = server.rotate(&new).await;
+        api.post("/v1/devices/device-0/deny", &json!({})).await.json(200);
+        api.post("/v1/devices/device-0/allow", &json!({})).await.json(200);
+        assert_eq!(config(&server, old, NEW).await.status, 200);
+        assert_eq!(server.states(name).await, ["current", "denied", "denied"]);
+        assert_eq!(config(&server, &unused, NEW).await.status, 403);
+        server.stop().await;
+    }
+
     /// What takes only the answer of fioconfig is sent to where that is given.
     async fn each_agent_is_sent_to_an_answer_that_it_takes(backend: Backend) {
         for (answer, old) in [("rfc7030", "/fioconfig"), ("fioconfig", "/mine")] {

@@ -269,6 +269,7 @@ impl<'a> Batch<'a> {
             Sighting::Adopted { superseded } => ("adopt", true, superseded.as_slice()),
             Sighting::Allowed { credential, superseded } => {
                 self.use_allowance(&key);
+                self.changes.let_back.extend(device_id.zip(*credential));
                 ("readmit", credential.is_none(), superseded.as_slice())
             }
         };
