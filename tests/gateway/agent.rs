@@ -20,11 +20,13 @@ pub async fn send(
     body: &str,
 ) -> Answer {
     let mut wire = connect(server, Some(device)).await.unwrap();
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{headers}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    wire.send(request.as_bytes()).await.unwrap()
+    wire.send(&request((method, path), headers, body)).await.unwrap()
+}
+
+pub fn request((method, path): (&str, &str), headers: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{headers}");
+    format!("{head}Content-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
 pub async fn connect(server: &TestServer, device: Option<&Device>) -> std::io::Result<Wire> {
@@ -63,9 +65,15 @@ pub fn rotate_certs(answer: &Answer) -> Value {
 
 /// Step 1: tells the gateway the next key.
 pub async fn announce(server: &TestServer, device: &Device, key: &SigningKey) -> Answer {
-    let pem = to_pem("PUBLIC KEY", key.public_key().der()).unwrap();
-    let body = json!({ "next_pubkey": pem }).to_string();
-    send(server, device, ("PATCH", "/device"), "", &body).await
+    send(server, device, ("PATCH", "/device"), "", &announcement(key)).await
+}
+
+pub fn announcement(key: &SigningKey) -> String {
+    json!({ "next_pubkey": public_key(key) }).to_string()
+}
+
+pub fn public_key(key: &SigningKey) -> String {
+    to_pem("PUBLIC KEY", key.public_key().der()).unwrap()
 }
 
 /// An event after a step.
