@@ -115,7 +115,7 @@ on_both_ledgers! {
         fioctl.post("/v1/devices/nobody/deny", &json!({})).await.json(404);
         fioctl.post("/v1/devices/uuid-1/allow", &json!({})).await.json(200);
         server.session(&device).await;
-        assert_eq!(server.states("uuid-1").await, ["denied", "current", "denied"]);
+        assert_eq!(server.states("uuid-1").await, ["denied", "current", "pending"]);
         assert_eq!(fioctl.get(DEVICES).await.json(200)["total"], 1);
         server.stop().await;
     }
