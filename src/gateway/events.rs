@@ -38,6 +38,8 @@ struct EventType {
 struct Said {
     correlation_id: String,
     success: Option<bool>,
+    target_name: Value,
+    version: Value,
     details: Value,
 }
 
@@ -87,7 +89,7 @@ fn kept(written: Written) -> DeviceEvent {
     let up_to =
         |limit, text: &str| -> String { text.chars().filter(|c| *c != '\0').take(limit).collect() };
     let text = |text: &str| up_to(TEXT_LIMIT, text);
-    let details = match &written.event.details {
+    let said = |value: &Value| match value {
         Value::Null => String::new(),
         Value::String(said) => text(said),
         other => text(&other.to_string()),
@@ -97,7 +99,9 @@ fn kept(written: Written) -> DeviceEvent {
         device_time: text(&written.device_time),
         rotation: text(&written.event.correlation_id),
         step: text(&written.event_type.id),
+        target: said(&written.event.target_name),
+        version: said(&written.event.version),
         success: written.event.success,
-        details,
+        details: said(&written.event.details),
     }
 }

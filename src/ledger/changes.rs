@@ -39,7 +39,7 @@ pub(super) struct Changes {
     pub(super) members: HashMap<(RotationId, i64), NewState>,
     /// Devices with the keys that they say they will use next.
     pub(super) announced: Vec<(i64, Fingerprint)>,
-    pub(super) events: Vec<[Value; 9]>,
+    pub(super) events: Vec<[Value; 11]>,
     /// Devices that told events, with the number of the last.
     pub(super) told: HashMap<i64, i64>,
     /// Rotations that have changed; what they are now is among the facts.
@@ -162,11 +162,11 @@ fn register_anew(id: i64, metadata: &DeviceMetadata) -> Statement {
 /// What a device has said before, by the same id, is not kept twice.
 async fn keep_events(
     transaction: &mut WriteTransaction,
-    events: Vec<[Value; 9]>,
+    events: Vec<[Value; 11]>,
     told: HashMap<i64, i64>,
 ) -> Result<(), LedgerError> {
     let into = "INSERT INTO device_event (device_id, id, number, at, device_time, rotation, step, \
-                success, details) VALUES ";
+                target, version, success, details) VALUES ";
     transaction.insert(into, events, " ON CONFLICT (device_id, id) DO NOTHING").await?;
     for (device, number) in told {
         let forget = Statement::new(

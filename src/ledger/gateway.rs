@@ -107,7 +107,7 @@ impl Ledger {
         device: i64,
     ) -> Result<Vec<DeviceEvent>, LedgerError> {
         let select = Statement::new(
-            "SELECT id, device_time, rotation, step, success, details FROM device_event \
+            "SELECT id, device_time, rotation, step, target, version, success, details FROM device_event \
              WHERE device_id = $1 ORDER BY number",
         );
         self.database.rows(select.bind(device)).await?.iter().map(event).collect()
@@ -120,6 +120,8 @@ fn event(row: &Row) -> Result<DeviceEvent, LedgerError> {
         device_time: row.text("device_time")?,
         rotation: row.text("rotation")?,
         step: row.text("step")?,
+        target: row.text("target")?,
+        version: row.text("version")?,
         success: row.maybe_integer("success")?.map(|success| success != 0),
         details: row.text("details")?,
     })

@@ -14,6 +14,10 @@ pub struct DeviceEvent {
     pub rotation: String,
     /// Which step.
     pub step: String,
+    /// What it is about: the target that the device runs.
+    pub target: String,
+    /// Of which version.
+    pub version: String,
     /// Whether it went well, if the device says so.
     pub success: Option<bool>,
     /// What else the device says.

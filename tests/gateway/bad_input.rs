@@ -50,6 +50,7 @@ on_both_ledgers! {
         let device = server.device("device-1");
         let mut odd = event("o1", "someone-elses", "EcuDownloadStarted", None);
         odd["event"]["details"] = json!({ "a": ["\u{0}b"] });
+        odd["event"]["version"] = json!(290);
         odd["more"] = json!(1);
         let long = event(&"l".repeat(5000), &"r".repeat(5000), &"s".repeat(5000), None);
         // Four bytes each, and nothing that a database could make shorter.
@@ -60,6 +61,7 @@ on_both_ledgers! {
         let events = server.story("device-1").await.events;
         assert_eq!(events.len(), 3);
         assert_eq!(events[0].details, r#"{"a":["\u0000b"]}"#);
+        assert_eq!(events[0].version, "290");
         assert!(events[1].id.len() <= 1000 && events[1].step.len() <= 1000);
         server.stop().await;
     }

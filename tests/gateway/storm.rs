@@ -55,6 +55,8 @@ on_both_ledgers! {
         let last = &told[told.len() - 2..];
         assert_eq!(last[0]["eventType"]["id"], "Update local configuration with new key");
         assert_eq!(last[0]["event"]["details"], "disk full");
+        let about = (&last[0]["event"]["targetName"], &last[0]["event"]["version"]);
+        assert_eq!(about, (&json!("lmp"), &json!("290")), "as it was said");
         assert_eq!(last[1]["event"]["success"], false, "what the ledger has seen comes last");
         assert!(!told.iter().any(|one| one["event"]["success"] == true), "{told:?}");
 

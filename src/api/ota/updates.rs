@@ -54,8 +54,8 @@ struct EventType {
 #[serde(rename_all = "camelCase")]
 struct Event {
     correlation_id: String,
-    target_name: &'static str,
-    version: &'static str,
+    target_name: String,
+    version: String,
     success: Option<bool>,
     details: String,
 }
@@ -115,8 +115,8 @@ fn said_by_device(event: &DeviceEvent) -> UpdateEvent {
         event_type: EventType { id: event.step.clone() },
         event: Event {
             correlation_id: event.rotation.clone(),
-            target_name: TARGET,
-            version: "",
+            target_name: event.target.clone(),
+            version: event.version.clone(),
             success: event.success,
             details: event.details.clone(),
         },
@@ -139,8 +139,8 @@ fn seen(rotation: &RotationOfDevice) -> Option<UpdateEvent> {
         event_type: EventType { id: id.to_owned() },
         event: Event {
             correlation_id: rotation.rotation.clone(),
-            target_name: TARGET,
-            version: "",
+            target_name: TARGET.to_owned(),
+            version: String::new(),
             success,
             details: why.join(": "),
         },

@@ -46,6 +46,8 @@ impl Batch<'_> {
                 event.device_time.as_str().into(),
                 event.rotation.as_str().into(),
                 event.step.as_str().into(),
+                event.target.as_str().into(),
+                event.version.as_str().into(),
                 event.success.map(i64::from).into(),
                 event.details.as_str().into(),
             ]);
