@@ -15,7 +15,7 @@ use put_off::PutOff;
 use crate::clock::UnixTime;
 use crate::keys::{self, ActiveSnapshot, Signed};
 use crate::ledger::{Asker, Contact, Held, Ledger, LedgerError, Newcomer, Recorded, RefusedAsker};
-use crate::model::audit::{Entry, Outcome};
+use crate::model::audit::{self, Entry, Outcome};
 use crate::model::{
     DeviceCaId, DeviceName, FactoryId, FactoryTrust, Operation, Peer, Refusal, RenewalWindow,
 };
@@ -222,6 +222,7 @@ impl Enrolments {
         let asks = [Operation::SimpleEnroll, Operation::SimpleReenroll].contains(&operation);
         let Some(device) = name.clone().filter(|_| asks) else {
             let actor = name.map_or_else(|| subject.to_string(), |name| name.to_string());
+            let actor = audit::shortened(&actor);
             return self.note(peer.factory, actor.clone(), actor, operation, refusal).await;
         };
         let actor = device.to_string();

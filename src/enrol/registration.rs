@@ -5,13 +5,11 @@ use super::{Enrolments, Refused, refused_by_ledger};
 use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::{Asker, Introduced, Recorded, Registrar};
-use crate::model::{DeviceName, FactoryTrust, Operation, Refusal};
+use crate::model::{DeviceName, FactoryTrust, Operation, Refusal, audit};
 use crate::pki::{Certificate, CertificationRequest};
 use crate::policy;
 
 const REGISTER: Operation = Operation::Register;
-/// How much of a refused certificate's subject goes on record.
-const SUBJECT_LIMIT: usize = 256;
 
 impl Enrolments {
     /// Registers a device and issues its first certificate, or refuses both; either way it is on
@@ -56,8 +54,7 @@ impl Enrolments {
         certificate: Certificate,
         registrar: Registrar,
     ) -> Result<Introduced, Refused> {
-        let subject = certificate.subject().to_string();
-        let subject = subject.chars().take(SUBJECT_LIMIT).collect();
+        let subject = audit::shortened(&certificate.subject().to_string());
         match policy::judge_introduction(trust, certificate, UnixTime::now()) {
             Ok(introduction) => {
                 let token = registrar.token.clone();

@@ -10,13 +10,10 @@ use tracing::{info, warn};
 use crate::clock::UnixTime;
 use crate::keys::ActiveSnapshot;
 use crate::ledger::{Contact, Ledger};
-use crate::model::audit::{Entry, Outcome};
+use crate::model::audit::{self, Entry, Outcome};
 use crate::model::{DeviceName, FactoryId, FactoryTrust, Peer, Refusal, Sighting};
 use crate::pki::Certificate;
 use crate::policy::{self, Standing};
-
-/// How much of a refused certificate's subject goes on record, in characters.
-const SUBJECT_LIMIT: usize = 256;
 
 /// Records that a device has opened a session with its certificate: the first contact registers it,
 /// and a session with a pending credential proves that the device switched (I3).
@@ -55,7 +52,7 @@ pub async fn refuse_session(ledger: &Ledger, peer: &Peer, refusal: Refusal) -> R
     let subject = shown.certificate.subject();
     let name = subject.common_name().and_then(|name| DeviceName::parse(&name).ok());
     let actor = name.map_or_else(|| subject.to_string(), |name| name.to_string());
-    let actor: String = actor.chars().take(SUBJECT_LIMIT).collect();
+    let actor = audit::shortened(&actor);
     info!(actor, code = refusal.code(), reason = %refusal, "refused at the gateway");
     let entry = entry(peer.factory, &actor, "connect", actor.clone(), &refusal);
     ledger.note_said(entry).await.err().unwrap_or(refusal)
@@ -84,7 +81,7 @@ pub async fn report(
     report: Report<'_>,
 ) -> Result<Sighting, Refusal> {
     let Report { token, trust, certificate, address } = report;
-    let subject = certificate.subject().to_string().chars().take(SUBJECT_LIMIT).collect();
+    let subject = audit::shortened(&certificate.subject().to_string());
     info!(token, subject, %address, "seen by another gateway");
     match policy::judge_report(trust, certificate, UnixTime::now()) {
         Ok(certificate) => {

@@ -119,7 +119,7 @@ fn takes_rfc7030(headers: &HeaderMap) -> bool {
 
 fn is_for_all(gateway: &Gateway, label: &str) -> bool {
     let (active, label) = (gateway.active.load(), Label::parse(label).ok());
-    let profile = active.snapshot().profiles.select(label.as_ref());
+    let profile = label.and_then(|label| active.snapshot().profiles.select(Some(&label)));
     profile.is_some_and(|profile| profile.answer == AnswerStyle::Fioconfig)
 }
 

@@ -34,10 +34,10 @@ pub(super) struct Facts {
     /// The active rotations that a device is in, and its latest if that ended before it had switched,
     /// the latest first, by its row.
     pub(super) members: HashMap<i64, Vec<MemberFacts>>,
-    /// Which events of failed steps are known, by the device's row and the device's own id.
-    pub(super) told: HashSet<(i64, String)>,
     /// Those rotations.
     pub(super) rotations: HashMap<RotationId, Rotation>,
+    /// Which events of failed steps are known, by the device's row and the device's own id.
+    pub(super) told: HashSet<(i64, String)>,
 }
 
 /// A held request as the ledger knows it.

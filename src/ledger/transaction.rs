@@ -8,8 +8,6 @@ use crate::model::audit::{self, Entry};
 
 /// How many values one statement binds: SQLite takes 32,766.
 const VALUES_AT_ONCE: usize = 30_000;
-/// How much of a subject goes on record, in characters: rows are found by it, and an index has limits.
-const SUBJECT_LIMIT: usize = 256;
 
 pub(super) struct WriteTransaction {
     transaction: Transaction,
@@ -87,10 +85,11 @@ impl WriteTransaction {
 
     /// Adds rows to the audit log.
     pub(super) fn note_all(&mut self, entries: impl IntoIterator<Item = Entry>) {
-        self.entries.extend(entries.into_iter().map(|entry| Entry {
-            subject: entry.subject.chars().take(SUBJECT_LIMIT).collect(),
-            ..entry
-        }));
+        self.entries.extend(
+            entries
+                .into_iter()
+                .map(|entry| Entry { subject: audit::shortened(&entry.subject), ..entry }),
+        );
     }
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<u64, sqlx::Error> {

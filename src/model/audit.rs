@@ -36,6 +36,14 @@ impl Outcome {
     }
 }
 
+/// How much of a subject goes on record, in characters: rows are found by it, and an index has limits.
+const SUBJECT_LIMIT: usize = 256;
+
+/// What goes on record of a subject that somebody else has chosen.
+pub fn shortened(subject: &str) -> String {
+    subject.chars().take(SUBJECT_LIMIT).collect()
+}
+
 /// One decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
